@@ -1,0 +1,37 @@
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV := .venv
+STAMP := $(VENV)/.installed
+
+.PHONY: help install demo test check minio clean
+
+help:  ## Show this help
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+
+install: $(STAMP)  ## Make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "linewatch needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
+	@echo "Making the environment in $(VENV) (a few minutes the first time)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## Show the whole of linewatch at work on images that it draws itself
+	@$(VENV)/bin/linewatch demo $(ARGS)
+
+check: $(STAMP)  ## Lint, types and the arrows between rooms
+	@$(VENV)/bin/ruff check .
+	@$(VENV)/bin/ruff format --check .
+	@$(VENV)/bin/mypy
+	@$(VENV)/bin/lint-imports
+
+test: check  ## Check, then every test, on real servers that the tests start
+	@$(VENV)/bin/python -m pytest $(ARGS)
+
+minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
+	@$(VENV)/bin/linewatch local build-minio
+
+clean:  ## Stop embedded servers of this checkout and remove what was made
+	@if [ -x $(VENV)/bin/linewatch ]; then $(VENV)/bin/linewatch local reset --yes; fi
+	@rm -rf $(VENV) .linewatch .mypy_cache .ruff_cache .pytest_cache .import_linter_cache *.egg-info build
