@@ -1,0 +1,49 @@
+"""Free ports on the loopback interface."""
+
+from __future__ import annotations
+
+import random
+import socket
+from collections.abc import Iterable, Sequence
+
+from infra.local.errors import CannotRun
+
+LOOPBACK = "127.0.0.1"
+# Below the range that Linux hands to outgoing connections (32768 and up), so that a port kept for the next start is
+# not lent to some client in between. SeaweedFS wants a twin of each port 10,000 higher; twins stay below it too.
+FIRST_PORT, LAST_PORT = 12_000, 21_999
+ATTEMPTS = 2_000
+
+
+def is_free(port: int) -> bool:
+    """Whether a server could listen on 127.0.0.1:port now; connections that linger after a restart don't count."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((LOOPBACK, port))
+            # Two sockets with SO_REUSEADDR may both bind; only listening tells whether another one listens.
+            probe.listen(1)
+        except OSError:
+            return False
+    return True
+
+
+def all_free(ports: Iterable[int], twin_offset: int = 0) -> bool:
+    return all(is_free(port) and (not twin_offset or is_free(port + twin_offset)) for port in ports)
+
+
+def draw_ports(names: Sequence[str], *, twin_offset: int = 0) -> dict[str, int]:
+    """One free port for each name; with `twin_offset`, `port + twin_offset` is free too.
+
+    Drawn at random and not counted upwards: two folders that start together should not pick the same ones.
+    """
+    drawn: dict[str, int] = {}
+    for _ in range(ATTEMPTS):
+        if len(drawn) == len(names):
+            break
+        port = random.randint(FIRST_PORT, LAST_PORT)
+        if port not in drawn.values() and all_free([port], twin_offset):
+            drawn[names[len(drawn)]] = port
+    if len(drawn) < len(names):
+        raise CannotRun(f"No free ports between {FIRST_PORT} and {LAST_PORT} on {LOOPBACK}: end what listens there.")
+    return drawn
