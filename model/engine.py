@@ -1,0 +1,155 @@
+"""Scoring: one frozen teacher for all products, and only small students per product.
+
+A mixed batch runs through the teacher once; each product's student then sees its own rows. Students are kept by least
+recent use within a budget of bytes and are loaded again when asked for. REST and the stream share one engine: a lock
+guards the device, another the table of students, and loading (which may fetch from a store) holds neither.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.backend import Backend, LoadedStudent, TorchBackend
+from model.frames import Frame
+from model.manifest import Manifest, ModelBundle, Preprocessing
+from model.scored import Scored, scored
+
+
+@dataclass(frozen=True)
+class _Resident:
+    manifest: Manifest
+    student: LoadedStudent
+
+
+class Engine:
+    """Scores frames with the models that `load` finds by key; a key is opaque, usually "product/version".
+
+    load: called without any lock held but one that keeps loads apart; what it raises reaches the caller.
+    memory_limit_bytes: for students; the most recently used one stays even if it alone is larger.
+    batch_size: most images in one pass of the teacher. threads: for torch on the CPU, none leaves them alone.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], ModelBundle],
+        *,
+        device: str = "auto",
+        memory_limit_bytes: int = 1 << 30,
+        batch_size: int = 16,
+        threads: int | None = None,
+        backend: Backend | None = None,
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._load = load
+        self._backend = backend or TorchBackend(device)
+        self._memory_limit_bytes = memory_limit_bytes
+        self._batch_size = batch_size
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._table_lock = threading.Lock()
+        self._load_lock = threading.Lock()
+        self._device_lock = threading.Lock()
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Keys on the device, least recently used first."""
+        with self._table_lock:
+            return tuple(self._residents)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the students on the device; teachers are not counted."""
+        with self._table_lock:
+            return sum(resident.student.bytes for resident in self._residents.values())
+
+    def warm(self, key: str) -> Manifest:
+        """Load if absent and score a gray frame, so that the first real image does not wait. Raises ModelError."""
+        manifest = self.manifest(key)
+        size = manifest.preprocessing.size
+        gray = Frame(np.full((size, size, 3), 128, dtype=np.uint8), width=size, height=size)
+        self.score([gray], [key])
+        return manifest
+
+    def manifest(self, key: str) -> Manifest:
+        """The manifest behind a key; loads the model if absent. Raises ModelError."""
+        return self._resident(key).manifest
+
+    def forget(self, key: str) -> None:
+        """Free a model, e.g. after a swap; unknown keys are ignored."""
+        with self._table_lock:
+            self._residents.pop(key, None)
+
+    def score(self, frames: Sequence[Frame], keys: Sequence[str]) -> list[Scored]:
+        """Score frames[i] with the model keys[i]; results in the same order. Raises ModelError, ValueError."""
+        if len(frames) != len(keys):
+            raise ValueError(f"{len(frames)} frames and {len(keys)} keys: give one key per frame")
+        residents = {key: self._resident(key) for key in dict.fromkeys(keys)}
+        for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
+            size = residents[key].manifest.preprocessing.size
+            if frame.pixels.shape != (size, size, 3):
+                raise ValueError(f"frame {index} has shape {frame.pixels.shape}, {key} needs read_frame(data, {size})")
+        results: dict[int, Scored] = {}
+        for rows in self._chunks([residents[key].manifest for key in keys]):
+            for row, result in self._score_chunk(rows, frames, keys, residents):
+                results[row] = result
+        return [results[row] for row in range(len(frames))]
+
+    def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
+        """Rows that can share a pass of the teacher, at most batch_size of them."""
+        groups: dict[tuple[str, Preprocessing], list[int]] = {}
+        for row, manifest in enumerate(manifests):
+            groups.setdefault((manifest.backbone.name, manifest.preprocessing), []).append(row)
+        for rows in groups.values():
+            for start in range(0, len(rows), self._batch_size):
+                yield rows[start : start + self._batch_size]
+
+    def _score_chunk(
+        self, rows: Sequence[int], frames: Sequence[Frame], keys: Sequence[str], residents: dict[str, _Resident]
+    ) -> Iterator[tuple[int, Scored]]:
+        """One pass of the teacher, then each product's student on its own rows."""
+        shared = residents[keys[rows[0]]].manifest
+        places: dict[str, list[int]] = {}
+        for place, row in enumerate(rows):
+            places.setdefault(keys[row], []).append(place)
+        with self._device_lock:
+            features = self._backend.features(shared.backbone.name, shared.preprocessing, [frames[row] for row in rows])
+            maps = {key: self._backend.maps(residents[key].student, features, own) for key, own in places.items()}
+        for key, own in places.items():
+            calibration = residents[key].manifest.calibration
+            for place, map_HW in zip(own, maps[key], strict=True):
+                frame = frames[rows[place]]
+                yield rows[place], scored(map_HW, calibration, frame.width, frame.height)
+
+    def _resident(self, key: str) -> _Resident:
+        resident = self._find(key)
+        if resident is not None:
+            return resident
+        with self._load_lock:
+            resident = self._find(key)  # another thread may have loaded it meanwhile
+            if resident is None:
+                bundle = self._load(key)
+                resident = _Resident(bundle.manifest, self._backend.load(bundle))
+                self._keep(key, resident)
+        return resident
+
+    def _find(self, key: str) -> _Resident | None:
+        with self._table_lock:
+            if key in self._residents:
+                self._residents.move_to_end(key)
+            return self._residents.get(key)
+
+    def _keep(self, key: str, resident: _Resident) -> None:
+        with self._table_lock:
+            self._residents[key] = resident
+            total = sum(kept.student.bytes for kept in self._residents.values())
+            while total > self._memory_limit_bytes and len(self._residents) > 1:
+                _, evicted = self._residents.popitem(last=False)
+                total -= evicted.student.bytes

@@ -1,0 +1,184 @@
+"""What is known about a product's model, and the bundle of manifest and weights that travels to the registry.
+
+A bundle is two byte strings: manifest.json and weights.safetensors. The manifest carries the weights' sha256, so one
+cannot be swapped for another without being noticed; nothing in a bundle is ever unpickled.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from safetensors import SafetensorError
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from model.errors import BundleError, WeightsError
+from model.student import Method, Student
+from model.teachers import teacher_spec
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Backbone(_Record):
+    """The teacher, and the exact weights file that the student was fitted to."""
+
+    name: str
+    weights_sha256: str
+
+
+class Preprocessing(_Record):
+    """size: side in pixels; mean, std: of RGB in 0..1; resize: the filter's name."""
+
+    size: int = Field(gt=0)
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    resize: str
+
+
+class Calibration(_Record):
+    """Decision limits in units of the raw image score (see model/calibration.py).
+
+    [review_low, review_high) is the review band around the threshold; pixel_threshold bounds a region's extent.
+    """
+
+    threshold: float = Field(gt=0)
+    review_low: float = Field(gt=0)
+    review_high: float = Field(gt=0)
+    pixel_threshold: float = Field(gt=0)
+    target_false_reject_rate: float = Field(gt=0, lt=1)
+    heldout_images: int = Field(ge=0)
+    heldout_median: float
+    heldout_maximum: float
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Calibration:
+        if not self.pixel_threshold <= self.review_low <= self.threshold <= self.review_high:
+            raise ValueError("pixel_threshold <= review_low <= threshold <= review_high does not hold")
+        return self
+
+
+class Training(_Record):
+    """How the student was fitted. explained_variance: per level on held-out good images, 1 = rebuilt perfectly.
+
+    level_importance: weights of the levels in the map (model/spread.py). level_weights: mean weights of the levels in
+    each fusion (model/fusion.py).
+    """
+
+    steps: int
+    batch: int
+    seed: int
+    seconds: float
+    images: int
+    final_loss: float
+    explained_variance: tuple[float, ...]
+    level_importance: tuple[float, ...]
+    level_weights: dict[str, list[float]]
+
+
+class Manifest(_Record):
+    """Everything about a model but its tensors. version is empty until the bundle is stamped."""
+
+    schema_version: Literal[1] = 1
+    product: str = Field(min_length=1)
+    version: str = ""
+    created: datetime
+    parent: str | None = None
+    dataset_digest: str = ""
+    code_version: str = ""
+    method: Method
+    backbone: Backbone
+    preprocessing: Preprocessing
+    calibration: Calibration
+    training: Training
+    metrics: dict[str, float] = {}
+    heldout_sha256: list[str] = []
+    weights_sha256: str
+    weights_bytes: int = Field(ge=0)
+
+
+@dataclass(frozen=True)
+class ModelBundle:
+    """A product's model as it is stored: manifest and weights (safetensors)."""
+
+    manifest: Manifest
+    weights: bytes
+
+    @staticmethod
+    def open(manifest_json: bytes, weights: bytes) -> ModelBundle:
+        """Parse and check a stored bundle. Raises BundleError."""
+        try:
+            manifest = Manifest.model_validate_json(manifest_json)
+        except ValidationError as error:
+            raise BundleError(
+                f"the manifest is not valid ({error.errors()[0]['msg']}); it was damaged or written by another version "
+                "of linewatch"
+            ) from error
+        digest = hashlib.sha256(weights).hexdigest()
+        if digest != manifest.weights_sha256:
+            raise BundleError(
+                f"weights of {manifest.product}/{manifest.version} have sha256 {digest[:16]}..., the manifest says "
+                f"{manifest.weights_sha256[:16]}...: the object was damaged or replaced; restore it, or fit again"
+            )
+        return ModelBundle(manifest, weights)
+
+    def manifest_json(self) -> bytes:
+        """The manifest as it is stored, UTF-8, two spaces of indent."""
+        return self.manifest.model_dump_json(indent=2).encode()
+
+    def stamped(
+        self,
+        *,
+        version: str,
+        parent: str | None,
+        dataset_digest: str,
+        code_version: str,
+        heldout_sha256: Sequence[str] = (),
+        metrics: dict[str, float] | None = None,
+    ) -> ModelBundle:
+        """A copy that says where it comes from. metrics are added to those already there."""
+        manifest = self.manifest.model_copy(
+            update={
+                "version": version,
+                "parent": parent,
+                "dataset_digest": dataset_digest,
+                "code_version": code_version,
+                "heldout_sha256": list(heldout_sha256),
+                "metrics": {**self.manifest.metrics, **(metrics or {})},
+            }
+        )
+        return ModelBundle(manifest, self.weights)
+
+    def student(self) -> Student:
+        """Build the student from the weights, in eval mode on the CPU. Raises BundleError."""
+        where = f"{self.manifest.product}/{self.manifest.version}"
+        try:
+            student = Student(
+                teacher_spec(self.manifest.backbone.name), self.manifest.method, self.manifest.preprocessing.size
+            )
+            student.load_state_dict(load_tensors(self.weights))
+        except (SafetensorError, RuntimeError, WeightsError) as error:
+            raise BundleError(
+                f"the weights of {where} do not fit a {self.manifest.method} student of "
+                f"{self.manifest.backbone.name}: {error}; fit the product again with this version of linewatch"
+            ) from error
+        return student.eval()
+
+
+def student_weights(student: Student) -> bytes:
+    """A student's parameters and buffers as safetensors."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    data: bytes = save_tensors(state)
+    return data
+
+
+def state_bytes(module: torch.nn.Module) -> int:
+    """Bytes of a module's parameters and buffers."""
+    return sum(t.numel() * t.element_size() for t in (*module.parameters(), *module.buffers()))

@@ -1,0 +1,31 @@
+"""What can be chosen about a fit."""
+
+from __future__ import annotations
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.student import Method
+from model.teachers.teacher import Recipe
+
+
+class FitOptions(BaseModel):
+    """Defaults are one recipe for all products; see docs/method.md for what was measured with it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = Field("efficientnet_lite0", description="The teacher; one of model.teachers.TEACHERS.")
+    method: Method = Field("fusion", description="Asymptotic fusion, or plain reverse distillation for comparison.")
+    size: int = Field(256, ge=64, multiple_of=64, description="Side in pixels that images are resized to.")
+    steps: int = Field(100, ge=1, description="Training steps; the last one's weights are kept.")
+    batch: int = Field(16, ge=2, description="Images per step.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
+    seed: int = Field(0, ge=0, description="Decides initial weights and batch order.")
+    target_false_reject_rate: float = Field(
+        0.005, gt=0, le=0.5, description="Fraction of good parts that may be rejected (overkill)."
+    )
+    cache_limit_bytes: int = Field(
+        1 << 30, ge=0, description="Teacher features beyond this go to a memory-mapped temporary file."
+    )
+
+
+DEFAULT_LEARNING_RATES: dict[Recipe, float] = {"standardised": 0.002, "cosine": 0.005}

@@ -1,0 +1,59 @@
+"""What a level's error is divided by at each position before the levels are summed. Good images decide, never defects.
+
+Three things make up the divisor of level l at position p:
+
+    the level's mean error on held-out good images     makes levels comparable
+    its share of the explained variance, inverted      a level of which the student explains nothing is mere noise
+    sqrt of the error's usual share at p               a place that is always hard, such as an edge, counts less
+
+The share at a place comes from the training images, of which there are more, and which keeps the held-out scores, on
+which the threshold rests, from being divided by themselves. The square root is half-way, on a log scale, between
+trusting the place fully, right for parts that always lie the same, and not at all, right for textures, where the share
+is close to 1 everywhere anyway.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+
+from model.smoothing import smooth
+from model.teachers.teacher import Recipe
+
+_PLACE_EXPONENT = 0.5
+_LEAST_SHARE = 0.1
+_LEAST_EXPLAINED = 0.02
+_PLACE_SIGMA = 1.0
+
+
+def level_importance(recipe: Recipe, explained_variance: Sequence[float]) -> tuple[float, ...]:
+    """Weights of the levels in the map, summing to 1: their explained variance on held-out good images.
+
+    Uniform under the cosine distance, which does not care how large a rebuilt vector is: its explained variance says
+    nothing.
+    """
+    if recipe == "cosine":
+        return tuple(1 / len(explained_variance) for _ in explained_variance)
+    explained = [max(_LEAST_EXPLAINED, value) for value in explained_variance]
+    return tuple(value / sum(explained) for value in explained)
+
+
+def divisors(
+    importance: Sequence[float], level_means: Sequence[float], places: Sequence[torch.Tensor]
+) -> list[torch.Tensor]:
+    """Per level [H_l, W_l]. level_means: mean of error / place on held-out images; places: see place_shares."""
+    return [place_HW * mean / weight for weight, mean, place_HW in zip(importance, level_means, places, strict=True)]
+
+
+def place_shares(mean_errors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+    """How much of the usual error each position has, tempered: [H_l, W_l] per level, 1 where nothing is special.
+
+    mean_errors: mean over the training images, [H_l, W_l] per level.
+    """
+    shares = []
+    for error_HW in mean_errors:
+        smoothed_HW = smooth(error_HW[None, None], _PLACE_SIGMA)[0, 0]
+        share_HW = smoothed_HW / smoothed_HW.mean().clamp_min(torch.finfo(torch.float32).tiny)
+        shares.append(share_HW.clamp_min(_LEAST_SHARE) ** _PLACE_EXPONENT)
+    return shares

@@ -1,0 +1,227 @@
+"""Fitting a product's student from good images alone.
+
+The main path is `Fit.run`: features, training, calibration. Batch order and learning rate are pure functions of the
+seed and the step, so a fit that was stopped and restored ends at the same bits as one that was not. The last step's
+weights are kept; nothing is selected on test images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+import torch
+
+from model.calibration import LEAST_HELD_OUT, calibrate
+from model.checkpoint import Facts, restore_checkpoint, save_checkpoint
+from model.errors import FitError
+from model.feature_cache import FeatureCache
+from model.frames import RESIZE, Frame, normalised
+from model.held_out import examine
+from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
+from model.options import DEFAULT_LEARNING_RATES, FitOptions
+from model.serving_form import serving_form
+from model.student import Student
+from model.teachers import load_teacher
+from model.teachers.teacher import Recipe
+
+Phase = Literal["features", "training", "calibration"]
+
+LEAST_TRAIN = 4
+_WEIGHT_DECAY = 0.01
+_TEACHER_BATCH = 16
+_WARM_UP_STEPS = 20
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Progress within a phase. loss is nan outside of "training"; step and steps count images in "features"."""
+
+    step: int
+    steps: int
+    loss: float
+    phase: Phase
+
+
+class Fit:
+    """One fit of one product. Frames must all have the options' size. Raises FitError, WeightsError."""
+
+    def __init__(
+        self,
+        product: str,
+        train: Sequence[Frame],
+        held_out: Sequence[Frame],
+        options: FitOptions,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        _check_frames(train, held_out, options)
+        self.product = product
+        self.options = options
+        self.device = torch.device(device)
+        self._train = train
+        self._held_out = held_out
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self._teacher = load_teacher(options.backbone, self.device)
+            self._spec = self._teacher.spec
+            self._student = Student(self._spec, options.method, options.size).to(self.device)
+        self._optimiser = _optimiser(self._student)
+        self._train_digest = _digest(train)
+        self._step = 0
+        self._loss = math.nan
+        self._seconds = 0.0
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self._step
+
+    def run(self, on_step: Callable[[StepReport], None] | None = None) -> ModelBundle:
+        """Fit from where it stands to the end. What on_step raises stops the fit; state() is then still good."""
+        report = on_step or (lambda _: None)
+        started = time.monotonic()
+        cache = self._features(report)
+        self._student.targets.learn(cache.batches(_TEACHER_BATCH))
+        while self._step < self.options.steps:
+            self._advance(cache)
+            self._seconds += time.monotonic() - started
+            started = time.monotonic()
+            report(StepReport(self._step, self.options.steps, self._loss, "training"))
+        return self._bundle(cache, report, started)
+
+    def state(self) -> bytes:
+        """Everything that `restore` needs to go on from this step, as safetensors."""
+        progress: Facts = {"step": self._step, "loss": self._loss, "seconds": self._seconds}
+        return save_checkpoint(self._student, self._optimiser, self._identity(), progress)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a state() of the same product, images and options. Raises FitError for any other."""
+        progress = restore_checkpoint(state, self._student, self._optimiser, self._identity())
+        self._step, self._loss = int(progress["step"]), float(progress["loss"])
+        self._seconds = float(progress["seconds"])
+
+    def _identity(self) -> Facts:
+        return {
+            "product": self.product,
+            "options": self.options.model_dump_json(),
+            "train_images": self._train_digest,
+            "teacher": self._teacher.weights_sha256,
+        }
+
+    def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
+        """Run the teacher over the training images, once."""
+        dtype = torch.bfloat16 if self._spec.recipe == "cosine" else torch.float32
+        cache = FeatureCache(len(self._train), dtype, self.options.cache_limit_bytes, self.device)
+        done = 0
+        for levels in self._teacher_levels(self._train):
+            cache.put(done, levels)
+            done += levels[0].shape[0]
+            report(StepReport(done, len(self._train), math.nan, "features"))
+        return cache
+
+    def _teacher_levels(self, frames: Sequence[Frame]) -> Iterator[list[torch.Tensor]]:
+        for start in range(0, len(frames), _TEACHER_BATCH):
+            chunk = frames[start : start + _TEACHER_BATCH]
+            with torch.no_grad():
+                levels = self._teacher(normalised(chunk, self._spec.mean, self._spec.std, self.device))
+            yield levels
+
+    def _advance(self, cache: FeatureCache) -> None:
+        """One training step."""
+        self._student.train()
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(self.options, self._spec.recipe, self._step)
+        loss = self._student.loss(cache.get(batch_indexes(self.options, len(self._train), self._step)))
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self._loss = float(loss.detach())
+        if not math.isfinite(self._loss):
+            raise FitError(f"the loss is {self._loss} at step {self._step + 1}; lower the learning rate")
+        self._step += 1
+
+    def _bundle(self, cache: FeatureCache, report: Callable[[StepReport], None], started: float) -> ModelBundle:
+        """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
+        options, spec = self.options, self._spec
+        served = serving_form(self._student)
+        found = examine(served, cache.batches(_TEACHER_BATCH), self._teacher_levels(self._held_out))
+        for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
+            buffer.copy_(divisor_HW)
+        calibration = calibrate(found.scores, found.maps, options.target_false_reject_rate, seed=options.seed)
+        report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
+        weights = student_weights(self._student)
+        self._seconds += time.monotonic() - started
+        manifest = Manifest(
+            product=self.product,
+            created=datetime.now(UTC),
+            method=options.method,
+            backbone=Backbone(name=spec.name, weights_sha256=self._teacher.weights_sha256),
+            preprocessing=Preprocessing(size=options.size, mean=spec.mean, std=spec.std, resize=RESIZE),
+            calibration=calibration,
+            training=Training(
+                steps=self._step,
+                batch=options.batch,
+                seed=options.seed,
+                seconds=self._seconds,
+                images=len(self._train),
+                final_loss=self._loss,
+                explained_variance=found.explained_variance,
+                level_importance=found.level_importance,
+                level_weights=found.level_weights,
+            ),
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            weights_bytes=len(weights),
+        )
+        return ModelBundle(manifest, weights)
+
+
+def batch_indexes(options: FitOptions, images: int, step: int) -> list[int]:
+    """Which training images make up a step: consecutive places of an endless row of seeded permutations."""
+    places = range(step * options.batch, (step + 1) * options.batch)
+    epochs = {place // images for place in places}
+    orders = {epoch: np.random.default_rng((options.seed, epoch)).permutation(images) for epoch in epochs}
+    return [int(orders[place // images][place % images]) for place in places]
+
+
+def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
+    """Constant for the published recipe; for the other a warm-up, then half a cosine down to zero."""
+    peak = options.learning_rate or DEFAULT_LEARNING_RATES[recipe]
+    if recipe == "cosine":
+        return peak
+    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+    return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+
+
+def _optimiser(student: Student) -> torch.optim.Optimizer:
+    if student.recipe == "cosine":
+        return torch.optim.Adam(student.parameters(), betas=(0.5, 0.999))
+    return torch.optim.AdamW(student.parameters(), weight_decay=_WEIGHT_DECAY)
+
+
+def _digest(frames: Sequence[Frame]) -> str:
+    """sha256 of the frames' pixels, in order."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame.pixels).data)
+    return digest.hexdigest()
+
+
+def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:
+    if len(train) < LEAST_TRAIN:
+        raise FitError(f"{len(train)} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
+    if len(held_out) < LEAST_HELD_OUT:
+        raise FitError(
+            f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
+            "collect more good images"
+        )
+    for frame in (*train, *held_out):
+        if frame.pixels.shape != (options.size, options.size, 3):
+            raise ValueError(
+                f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"
+            )

@@ -1,0 +1,77 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from model import BundleError, ModelBundle
+
+
+def test_a_bundle_survives_storage(bundle: ModelBundle) -> None:
+    stored = ModelBundle.open(bundle.manifest_json(), bundle.weights)
+    assert stored == bundle
+    restored, original = stored.student().state_dict(), bundle.student().state_dict()
+    assert all(torch.equal(restored[name], tensor) for name, tensor in original.items())
+
+
+def test_tampered_weights_are_noticed(bundle: ModelBundle) -> None:
+    tampered = bytearray(bundle.weights)
+    tampered[-1] ^= 1
+    with pytest.raises(BundleError, match="damaged or replaced"):
+        ModelBundle.open(bundle.manifest_json(), bytes(tampered))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"surprise": 1},
+        {"product": ""},
+        {"schema_version": 2},
+        {"calibration": {}},
+        {"method": "magic"},
+    ],
+)
+def test_a_bad_manifest_is_refused(bundle: ModelBundle, change: dict[str, object]) -> None:
+    manifest = {**json.loads(bundle.manifest_json()), **change}
+    with pytest.raises(BundleError, match="manifest is not valid"):
+        ModelBundle.open(json.dumps(manifest).encode(), bundle.weights)
+
+
+@pytest.mark.parametrize("junk", [b"", b"{", b"\xff\xfe", b"[]", b"null"])
+def test_something_that_is_no_manifest_is_refused(bundle: ModelBundle, junk: bytes) -> None:
+    with pytest.raises(BundleError):
+        ModelBundle.open(junk, bundle.weights)
+
+
+def test_limits_out_of_order_are_refused(bundle: ModelBundle) -> None:
+    manifest = json.loads(bundle.manifest_json())
+    manifest["calibration"]["review_high"] = manifest["calibration"]["threshold"] / 2
+    with pytest.raises(BundleError, match="review_high"):
+        ModelBundle.open(json.dumps(manifest).encode(), bundle.weights)
+
+
+def test_weights_of_another_method_are_refused(bundle: ModelBundle) -> None:
+    manifest = bundle.manifest.model_copy(update={"method": "plain"})
+    with pytest.raises(BundleError, match="do not fit a plain student"):
+        ModelBundle(manifest, bundle.weights).student()
+
+
+def test_weights_that_are_no_safetensors_are_refused(bundle: ModelBundle) -> None:
+    with pytest.raises(BundleError, match="fit the product again"):
+        ModelBundle(bundle.manifest, b"not tensors").student()
+
+
+def test_a_stamp_says_where_a_bundle_comes_from(bundle: ModelBundle) -> None:
+    stamped = bundle.stamped(
+        version="3",
+        parent="2",
+        dataset_digest="abc",
+        code_version="0.1.0",
+        heldout_sha256=["f" * 64],
+        metrics={"image_auroc": 0.9},
+    )
+    assert bundle.manifest.version == ""
+    assert (stamped.manifest.version, stamped.manifest.parent) == ("3", "2")
+    assert stamped.manifest.metrics["image_auroc"] == 0.9
+    assert ModelBundle.open(stamped.manifest_json(), stamped.weights) == stamped

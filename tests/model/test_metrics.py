@@ -1,0 +1,67 @@
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from model import average_precision, image_auroc, pixel_auroc
+from model.metrics import PIXEL_BINS
+
+scored_images = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=80).filter(
+    lambda rows: len({label for _, label in rows}) == 2
+)
+
+
+@settings(deadline=None)
+@given(scored_images)
+def test_image_metrics_equal_scikit_learn_with_ties(rows: list[tuple[int, bool]]) -> None:
+    scores, labels = [float(score) for score, _ in rows], [int(label) for _, label in rows]
+    assert image_auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
+    assert average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
+
+
+def test_one_class_is_undefined() -> None:
+    assert math.isnan(image_auroc([1.0, 2.0], [0, 0]))
+    assert math.isnan(image_auroc([1.0, 2.0], [1, 1]))
+    assert math.isnan(average_precision([1.0, 2.0], [0, 0]))
+    assert math.isnan(image_auroc([], []))
+    assert math.isnan(pixel_auroc([], []))
+    assert math.isnan(pixel_auroc([np.ones((4, 4))], [np.zeros((4, 4))]))
+
+
+def test_small_pixel_sets_are_exact() -> None:
+    rng = np.random.default_rng(0)
+    maps = [rng.random((20, 30), dtype=np.float32) for _ in range(4)]
+    masks = [(rng.random((20, 30)) < 0.1).astype(np.float32) for _ in range(4)]
+    expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps]))
+    assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-9)
+
+
+def test_large_pixel_sets_are_binned_to_the_stated_precision() -> None:
+    rng = np.random.default_rng(1)
+    masks = [rng.random((256, 256)) < 0.05 for _ in range(4)]
+    maps = [np.exp(rng.normal(mask * 1.0, 1.0)) for mask in masks]
+    assert sum(anomaly.size for anomaly in maps) > PIXEL_BINS
+    expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps]))
+    assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-4)
+
+
+def test_masks_of_0_and_255_and_of_booleans_mean_the_same() -> None:
+    rng = np.random.default_rng(2)
+    maps, mask = [rng.random((8, 8))], rng.random((8, 8)) < 0.3
+    assert pixel_auroc(maps, [mask]) == pixel_auroc(maps, [mask.astype(np.uint8) * 255])
+
+
+def test_what_does_not_fit_together_is_refused() -> None:
+    with pytest.raises(ValueError, match="one label per score"):
+        image_auroc([1.0], [0, 1])
+    with pytest.raises(ValueError, match="nan or infinite"):
+        image_auroc([1.0, math.nan], [0, 1])
+    with pytest.raises(ValueError, match="one mask per map"):
+        pixel_auroc([np.ones((2, 2))], [])
+    with pytest.raises(ValueError, match="differ"):
+        pixel_auroc([np.ones((2, 2))], [np.ones((2, 3))])

@@ -1,0 +1,142 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from model.anomaly_map import anomaly_maps, image_scores
+from model.fusion import AsymptoticFusion, LevelFusion
+from model.losses import distillation_loss, error_maps
+from model.serving_form import serving_form
+from model.spread import level_importance, place_shares
+from model.student import Student
+from model.targets import Targets
+from model.teachers.efficientnet_lite import LITE0
+from model.teachers.resnet import RESNET18
+
+
+def levels(batch: int = 2, size: int = 128, seed: int = 0) -> list[torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    return [
+        torch.randn(batch, width, size // stride, size // stride, generator=generator)
+        for width, stride in zip(LITE0.widths, LITE0.strides, strict=True)
+    ]
+
+
+def test_every_fusion_starts_with_equal_weights() -> None:
+    means = AsymptoticFusion(LITE0.widths, LITE0.strides).mean_level_weights(levels())
+    assert set(means) == {"geometry.1", "geometry.2", "semantics.1", "semantics.2", "semantics.3"}
+    for name, weights in means.items():
+        count = 2 if name.startswith("geometry") else 3
+        assert weights == pytest.approx([1 / count] * count, abs=1e-6)
+
+
+def test_fusion_keeps_the_levels_shapes() -> None:
+    fused = AsymptoticFusion(LITE0.widths, LITE0.strides)(levels())
+    assert [x.shape for x in fused] == [x.shape for x in levels()]
+
+
+def test_semantics_do_not_enter_the_geometry_stage() -> None:
+    fusion = AsymptoticFusion(LITE0.widths, LITE0.strides).eval()
+    seen: list[torch.Tensor] = []
+    fusion.geometry_blocks[0].register_forward_hook(lambda _m, _i, out: seen.append(out))
+    one, other = levels(), levels()
+    other[2] = torch.zeros_like(other[2])
+    one_out, other_out = fusion(one), fusion(other)
+    assert torch.equal(seen[0], seen[1])
+    assert not torch.allclose(one_out[0], other_out[0])
+
+
+def test_fusion_weights_can_be_learned() -> None:
+    torch.manual_seed(0)
+    fuse = LevelFusion((16, 16), (8, 16), target=0)
+    wanted, noise = torch.randn(4, 16, 8, 8), torch.randn(4, 16, 4, 4)
+    optimiser = torch.optim.Adam(fuse.parameters(), lr=0.01)
+    for _ in range(10):
+        optimiser.zero_grad()
+        F.mse_loss(fuse([wanted, noise]), wanted.relu()).backward()
+        optimiser.step()
+    assert float(fuse.weigh.weight.detach().abs().sum()) > 0
+
+
+def test_fusion_joins_three_levels_only() -> None:
+    with pytest.raises(ValueError, match="three levels"):
+        AsymptoticFusion((8, 16), (4, 8))
+
+
+@pytest.mark.parametrize("method", ["fusion", "plain"])
+@pytest.mark.parametrize("spec", [LITE0, RESNET18])
+def test_a_student_rebuilds_every_level(method: str, spec: object) -> None:
+    assert spec in (LITE0, RESNET18)
+    declared = LITE0 if spec is LITE0 else RESNET18
+    student = Student(declared, "fusion" if method == "fusion" else "plain", 64)
+    x = [torch.randn(2, w, 64 // s, 64 // s) for w, s in zip(declared.widths, declared.strides, strict=True)]
+    assert [r.shape for r in student(student.targets(x))] == [t.shape for t in x]
+    assert student.anomaly_maps(x).shape == (2, 16, 16)
+
+
+def test_standardised_targets_have_mean_0_and_deviation_1() -> None:
+    targets = Targets(LITE0)
+    raw = [x * 3 + 1 for x in levels(batch=6)]
+    targets.learn([[x[:4] for x in raw], [x[4:] for x in raw]])
+    for target in targets(raw):
+        assert float(target.mean(dim=(0, 2, 3)).abs().max()) < 1e-4
+        assert float((target.std(dim=(0, 2, 3), correction=0) - 1).abs().max()) < 1e-3
+
+
+def test_standardised_targets_ignore_contrast() -> None:
+    targets = Targets(LITE0)
+    raw = levels()
+    assert all(
+        torch.allclose(a, b, atol=1e-5) for a, b in zip(targets(raw), targets([5 * x for x in raw]), strict=True)
+    )
+
+
+def test_cosine_loss_is_that_of_the_whole_map() -> None:
+    target, rebuilt = levels()[:1], levels(seed=1)[:1]
+    flat = 1 - (target[0][0] * rebuilt[0][0]).sum() / (target[0][0].norm() * rebuilt[0][0].norm())
+    other = 1 - (target[0][1] * rebuilt[0][1]).sum() / (target[0][1].norm() * rebuilt[0][1].norm())
+    assert float(distillation_loss("cosine", target, rebuilt)) == pytest.approx(float((flat + other) / 2), abs=1e-5)
+    assert error_maps("cosine", target, target)[0].abs().max() < 1e-5
+
+
+def test_squared_error_is_averaged_over_channels_and_levels() -> None:
+    zeros = [torch.zeros_like(x) for x in levels()]
+    ones = [torch.ones_like(x) for x in levels()]
+    assert float(distillation_loss("standardised", ones, zeros)) == pytest.approx(1.0)
+    assert error_maps("standardised", ones, zeros)[1].shape == (2, 8, 8)
+    assert float(error_maps("standardised", ones, zeros)[1].mean()) == pytest.approx(1.0)
+
+
+def test_serving_form_scores_as_the_student_and_leaves_it_alone() -> None:
+    student = Student(LITE0, "fusion", 64)
+    for seed in range(3):  # give BatchNorm something to fold
+        student.loss(levels(batch=4, size=64, seed=seed)).backward()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    served = serving_form(student)
+    student.eval()
+    raw = levels(size=64, seed=9)
+    assert torch.allclose(served.anomaly_maps(raw), student.anomaly_maps(raw), rtol=1e-3, atol=1e-5)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in served.modules())
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.state_dict().items())
+
+
+def test_smoothing_keeps_a_constant_map() -> None:
+    flat = [torch.full((1, side, side), 3.0) for side in (16, 8, 4)]
+    maps = anomaly_maps(flat, [torch.full((side, side), 3.0) for side in (16, 8, 4)], 128)
+    assert torch.allclose(maps, torch.full((1, 32, 32), 3.0), atol=1e-5)
+    assert image_scores(maps).tolist() == pytest.approx([3.0], abs=1e-5)
+
+
+def test_levels_count_by_what_they_explain_on_good_images() -> None:
+    assert level_importance("standardised", (0.1, 0.3, 0.6)) == pytest.approx((0.1, 0.3, 0.6))
+    assert level_importance("standardised", (-0.5, 0.2, 0.2))[0] > 0
+    assert level_importance("cosine", (0.1, 0.3, 0.6)) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
+
+
+def test_places_that_are_always_hard_count_less() -> None:
+    errors = torch.ones(16, 16)
+    errors[:, 8:] = 4.0
+    (share,) = place_shares([errors])
+    assert float(share[8, 15] / share[8, 0]) == pytest.approx(2.0, abs=0.05)
+    assert torch.allclose(place_shares([torch.full((8, 8), 7.0)])[0], torch.ones(8, 8), atol=1e-5)
