@@ -1,0 +1,1 @@
+"""The stream: images in, one event and one mask per image out, exactly once."""

@@ -1,0 +1,81 @@
+"""The broker seam: what the worker needs of Kafka, and nothing more.
+
+:class:`pipeline.kafka_session.KafkaSession` is the real one; :class:`pipeline.fakes.MemoryBroker` ships for tests.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from pipeline.cloudevents import Headers
+
+
+@dataclass(frozen=True)
+class Record:
+    """One consumed message. ``lease`` names the period in which this member owned the partition."""
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: Headers
+    timestamp_ms: int
+    lease: int = 0
+
+    @property
+    def size(self) -> int:
+        return len(self.value or b"") + len(self.key or b"") + 64
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One message to produce."""
+
+    topic: str
+    key: bytes | None
+    value: bytes | None
+    headers: Headers = ()
+
+
+class StreamSession(Protocol):
+    """A member of the consumer group with the means to publish and commit as one act. Used from one thread."""
+
+    def poll(self, timeout_s: float) -> list[Record]:
+        """Records of the owned partitions, in order per partition. Must be called often, also when paused.
+
+        Raises:
+            BrokerUnavailable: the session is of no more use; close it and open another.
+        """
+        ...
+
+    def owns(self, record: Record) -> bool:
+        """Whether the partition is still held under the lease that the record was read with."""
+        ...
+
+    def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
+        """Publish ``outgoing`` and commit the offsets after ``finished``, both or neither.
+
+        Raises:
+            CommitLost: neither happened; every owned partition was set back to its committed offset, under a
+                new lease.
+            BrokerUnavailable: neither will be visible; close the session and open another.
+        """
+        ...
+
+    def pause(self) -> None:
+        """Fetch nothing more until :meth:`resume`."""
+        ...
+
+    def resume(self) -> None: ...
+
+    def close(self) -> None: ...
+
+
+def offsets_after(records: Sequence[Record]) -> dict[tuple[str, int], int]:
+    """(topic, partition) to the offset that a restarted consumer should begin at."""
+    offsets: dict[tuple[str, int], int] = {}
+    for record in records:
+        key = (record.topic, record.partition)
+        offsets[key] = max(offsets.get(key, 0), record.offset + 1)
+    return offsets

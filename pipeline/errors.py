@@ -1,0 +1,135 @@
+"""Every error that the stream raises on purpose, in one tree.
+
+    LinewatchError                  what a person is told in one line
+    ├── SettingsError               a setting is wrong or missing
+    ├── NameRefused                 a product, camera or version that can't be a key or a path
+    ├── StoreError                  the object store
+    │   ├── ObjectMissing           no such object
+    │   ├── ObjectTooLarge          larger than the reader takes
+    │   ├── ObjectConflict          a conditional write lost its race
+    │   └── StoreUnavailable        no answer, or a refusal that a person must mend; worth waiting for
+    ├── BrokerError                 the message broker
+    │   ├── BrokerUnavailable       no answer; worth waiting for
+    │   └── CommitLost              the transaction was not committed: rewind and go on
+    ├── RegistryError               the model registry
+    │   ├── UnknownProduct          no champion for this product
+    │   └── UnknownVersion          no such version of this product
+    ├── ServingError                the deployment
+    └── DeadLetter                  this message can't become an event
+        ├── HeadersRefused          envelope missing or malformed
+        ├── ClaimRefused            a claim check that is malformed, points elsewhere, or does not match its object
+        ├── ClaimMissing            a claim check to an object that isn't there
+        ├── ProductUnknown          no model for the product it names
+        ├── ModelBroken             the product's model can't be loaded
+        └── ImageBroken             not a readable image within the limits (``error_class`` says which)
+
+``StoreUnavailable`` and ``BrokerUnavailable`` never lose an image: the worker waits and tries again.
+A ``DeadLetter`` is final for its message and goes to the dead-letter topic with its class and reason.
+"""
+
+
+class LinewatchError(Exception):
+    """What went wrong, where, and what to do, in one line."""
+
+
+class SettingsError(LinewatchError):
+    pass
+
+
+class NameRefused(LinewatchError):
+    pass
+
+
+class StoreError(LinewatchError):
+    pass
+
+
+class ObjectMissing(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"no object {key!r} in the store")
+        self.key = key
+
+
+class ObjectTooLarge(StoreError):
+    pass
+
+
+class ObjectConflict(StoreError):
+    def __init__(self, key: str) -> None:
+        super().__init__(f"object {key!r} was changed by someone else in the meantime")
+        self.key = key
+
+
+class StoreUnavailable(StoreError):
+    pass
+
+
+class BrokerError(LinewatchError):
+    pass
+
+
+class BrokerUnavailable(BrokerError):
+    pass
+
+
+class CommitLost(BrokerError):
+    pass
+
+
+class RegistryError(LinewatchError):
+    pass
+
+
+class UnknownProduct(RegistryError):
+    def __init__(self, product: str) -> None:
+        super().__init__(f"product {product!r} has no champion model: fit one with 'linewatch fit {product}'")
+        self.product = product
+
+
+class UnknownVersion(RegistryError):
+    def __init__(self, product: str, version: str) -> None:
+        super().__init__(f"product {product!r} has no version {version!r}: see 'linewatch models list {product}'")
+
+
+class ServingError(LinewatchError):
+    pass
+
+
+class DeadLetter(LinewatchError):
+    """A message that can't become an event. ``error_class`` is what operators filter by."""
+
+    @property
+    def error_class(self) -> str:
+        return type(self).__name__
+
+
+class HeadersRefused(DeadLetter):
+    pass
+
+
+class ClaimRefused(DeadLetter):
+    pass
+
+
+class ClaimMissing(DeadLetter):
+    pass
+
+
+class ProductUnknown(DeadLetter):
+    pass
+
+
+class ModelBroken(DeadLetter):
+    pass
+
+
+class ImageBroken(DeadLetter):
+    """Carries the decoder's own class (``EmptyImage``, ``UnreadableImage``, ``ImageTooLarge``...)."""
+
+    def __init__(self, error_class: str, message: str) -> None:
+        super().__init__(message)
+        self._error_class = error_class
+
+    @property
+    def error_class(self) -> str:
+        return self._error_class

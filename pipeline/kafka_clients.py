@@ -1,0 +1,95 @@
+"""kafka-python clients as linewatch needs them: sizes for images, timeouts for factories."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
+from kafka.errors import KafkaError
+
+from pipeline.errors import BrokerUnavailable, SettingsError
+from pipeline.settings import Kafka, Settings
+
+# A dead letter is the original message with headers added: it must fit where the original did.
+HEADROOM_BYTES = 65_536
+
+
+def connection(kafka: Kafka) -> dict[str, Any]:
+    """What every client shares: addresses and security."""
+    options: dict[str, Any] = {
+        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
+        "security_protocol": kafka.security_protocol,
+        "reconnect_backoff_max_ms": 2000,
+        "bootstrap_timeout_ms": 8000,
+    }
+    if kafka.ca_file:
+        options["ssl_cafile"] = kafka.ca_file
+    if kafka.security_protocol.startswith("SASL"):
+        if not (kafka.sasl_mechanism and kafka.username and kafka.password):
+            raise SettingsError(
+                "kafka.security_protocol asks for SASL: set kafka.sasl_mechanism, LINEWATCH_KAFKA__USERNAME "
+                "and LINEWATCH_KAFKA__PASSWORD"
+            )
+        options["sasl_mechanism"] = kafka.sasl_mechanism
+        options["sasl_plain_username"] = kafka.username.get_secret_value()
+        options["sasl_plain_password"] = kafka.password.get_secret_value()
+    return options
+
+
+def make_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
+    """A consumer that reads what is committed and takes images."""
+    size = settings.topics.max_message_bytes
+    return KafkaConsumer(
+        **{
+            **connection(settings.kafka),
+            "isolation_level": "read_committed",
+            "enable_auto_commit": False,
+            "auto_offset_reset": "earliest",
+            "allow_auto_create_topics": False,
+            "max_partition_fetch_bytes": size,
+            "fetch_max_bytes": max(size, 52_428_800),
+            "fetch_max_wait_ms": 100,
+            "request_timeout_ms": 10_000,
+            **options,
+        }
+    )
+
+
+def make_producer(settings: Settings, **options: Any) -> KafkaProducer:
+    """A producer that waits for every in-sync replica and fails within seconds, not minutes."""
+    return KafkaProducer(
+        **{
+            **connection(settings.kafka),
+            "acks": "all",
+            "max_request_size": settings.topics.max_message_bytes + HEADROOM_BYTES,
+            "request_timeout_ms": 5_000,
+            "delivery_timeout_ms": 15_000,
+            "max_block_ms": 15_000,
+            # After a commit the client waits out CONCURRENT_TRANSACTIONS: at the default of 100 ms that is most
+            # of a transaction's time.
+            "retry_backoff_ms": 5,
+            "allow_auto_create_topics": False,
+            **options,
+        }
+    )
+
+
+@contextmanager
+def admin_client(settings: Settings) -> Iterator[KafkaAdminClient]:
+    with broker_answers(settings):
+        admin = KafkaAdminClient(**connection(settings.kafka), request_timeout_ms=15_000)
+        try:
+            yield admin
+        finally:
+            admin.close()
+
+
+@contextmanager
+def broker_answers(settings: Settings) -> Iterator[None]:
+    """Turns kafka-python's errors into one line that names the broker."""
+    try:
+        yield
+    except (KafkaError, OSError) as error:
+        where = settings.kafka.bootstrap_servers
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise BrokerUnavailable(f"Kafka at {where} does not answer: is it running? ({reason})") from error

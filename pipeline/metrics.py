@@ -1,0 +1,46 @@
+"""What a replica counts, in Prometheus's terms. One registry a process; several processes of a node add up."""
+
+import os
+from pathlib import Path
+
+if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # read when prometheus_client is imported; each node makes its own
+    os.makedirs(os.environ["PROMETHEUS_MULTIPROC_DIR"], mode=0o700, exist_ok=True)
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+
+images = Counter("linewatch_images_total", "Images that became an event", ["product", "verdict"])
+deadletters = Counter("linewatch_deadletters_total", "Messages that became a dead letter", ["error_class"])
+commits_lost = Counter("linewatch_commits_lost_total", "Batches whose transaction failed; their images were read again")
+sessions = Counter("linewatch_sessions_total", "Times that a worker joined the consumer group")
+waits = Counter("linewatch_waits_total", "Times that a worker had to wait for a server", ["server"])
+batch_images = Histogram("linewatch_batch_images", "Images in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+stage_seconds = Histogram("linewatch_stage_seconds", "Time of a batch in each stage", ["stage"], buckets=SECONDS)
+latency_seconds = Histogram(
+    "linewatch_capture_to_commit_seconds",
+    "From an image's capture to its committed event",
+    ["product"],
+    buckets=SECONDS,
+)
+buffered_bytes = Gauge("linewatch_buffered_bytes", "Fetched and waiting to be scored", multiprocess_mode="livesum")
+paused = Gauge("linewatch_paused", "1 while partitions are paused", multiprocess_mode="livesum")
+rest_seconds = Histogram("linewatch_rest_seconds", "Time of a REST request", ["status"], buckets=SECONDS)
+
+
+def exposition() -> bytes:
+    """All of this node's replicas where ``PROMETHEUS_MULTIPROC_DIR`` is set, else this process alone."""
+    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
+        _forget_dead(os.environ["PROMETHEUS_MULTIPROC_DIR"])
+        registry = CollectorRegistry()
+        multiprocess.MultiProcessCollector(registry)
+        return generate_latest(registry)
+    return generate_latest()
+
+
+def _forget_dead(folder: str) -> None:
+    """Gauges of replicas that are gone no longer count; what they counted still does."""
+    for path in Path(folder).glob("gauge_live*_*.db"):
+        pid = path.stem.rpartition("_")[2]
+        if pid.isdigit() and not Path("/proc", pid).exists():
+            multiprocess.mark_process_dead(int(pid))

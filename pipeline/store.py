@@ -1,0 +1,157 @@
+"""The object store seam and its S3 implementation.
+
+The fake that ships for tests is :class:`pipeline.fakes.MemoryStore`.
+"""
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Protocol
+
+import certifi
+import urllib3
+from minio import Minio
+from minio.error import InvalidResponseError, S3Error, ServerError
+
+from pipeline.errors import ObjectConflict, ObjectMissing, ObjectTooLarge, SettingsError, StoreUnavailable
+from pipeline.settings import S3
+
+
+class ObjectStore(Protocol):
+    """Objects under keys, with conditional writes. Every method may raise :class:`StoreUnavailable`."""
+
+    bucket: str
+
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        """The object. Raises ObjectMissing; ObjectTooLarge where it is larger than ``max_bytes``."""
+        ...
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]: ...
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None: ...
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> None:
+        """Write only if the object still has ``etag``, or, with None, only if there is none. Raises ObjectConflict."""
+        ...
+
+    def exists(self, key: str) -> bool: ...
+
+    def keys(self, prefix: str) -> Iterator[str]: ...
+
+
+class S3Store:
+    """Any S3-compatible store: MinIO, SeaweedFS, AWS."""
+
+    def __init__(self, settings: S3) -> None:
+        if settings.access_key is None or settings.secret_key is None:
+            raise SettingsError(
+                "no S3 credentials: set LINEWATCH_S3__ACCESS_KEY and LINEWATCH_S3__SECRET_KEY, "
+                "or start the embedded servers with 'linewatch local up'"
+            )
+        self.bucket = settings.bucket
+        self.endpoint = settings.endpoint
+        scheme, _, host = settings.endpoint.partition("://")
+        self._http = urllib3.PoolManager(
+            timeout=urllib3.Timeout(connect=min(3.0, settings.timeout_s), read=settings.timeout_s),
+            retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[502, 504]),
+            maxsize=8,
+            cert_reqs="CERT_REQUIRED",
+            ca_certs=certifi.where(),
+        )
+        self._client = Minio(
+            host.rstrip("/"),
+            access_key=settings.access_key.get_secret_value(),
+            secret_key=settings.secret_key.get_secret_value(),
+            region=settings.region,
+            secure=scheme == "https",
+            http_client=self._http,
+        )
+
+    def ensure_bucket(self) -> None:
+        """Create the bucket where it is missing."""
+        with self._answers(self.bucket):
+            if not self._client.bucket_exists(self.bucket):
+                try:
+                    self._client.make_bucket(self.bucket)
+                except S3Error as error:
+                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                        raise
+
+    def get(self, key: str, max_bytes: int | None = None) -> bytes:
+        return self._get(key, max_bytes)[0]
+
+    def get_with_etag(self, key: str) -> tuple[bytes, str]:
+        return self._get(key, None)
+
+    def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
+        with self._answers(key):
+            response = self._client.get_object(self.bucket, key)
+            try:
+                length = int(response.headers.get("content-length", 0))
+                if max_bytes is not None and length > max_bytes:
+                    raise ObjectTooLarge(f"object {key!r} has {length} bytes, more than the limit of {max_bytes}")
+                return response.read(), response.headers.get("etag", "").strip('"')
+            finally:
+                response.close()
+                response.release_conn()
+
+    def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
+        import io
+
+        with self._answers(key):
+            self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type)
+
+    def put_if(self, key: str, data: bytes, etag: str | None) -> None:
+        # minio's put_object would send If-Match as user metadata and overwrite silently; a presigned PUT takes it.
+        condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
+        with self._answers(key):
+            url = self._client.presigned_put_object(self.bucket, key, expires=timedelta(minutes=5))
+            response = self._http.request("PUT", url, body=data, headers=condition, retries=False)
+        # MinIO and AWS answer If-Match on an object that is gone with 404.
+        gone = response.status == 404 and b"<Code>NoSuchKey</Code>" in response.data
+        if response.status in (409, 412) or gone:
+            raise ObjectConflict(key)
+        if response.status >= 300:
+            raise StoreUnavailable(
+                f"S3 at {self.endpoint} answered {response.status} to a conditional write of {key!r}"
+            )
+
+    def exists(self, key: str) -> bool:
+        try:
+            with self._answers(key):
+                self._client.stat_object(self.bucket, key)
+        except ObjectMissing:
+            return False
+        return True
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        with self._answers(prefix):
+            for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
+                if item.object_name:
+                    yield item.object_name
+
+    def _answers(self, key: str) -> "_Translate":
+        return _Translate(self.endpoint, key)
+
+
+class _Translate:
+    """Turns the SDK's errors into ours: missing, unavailable, or refused with the server's own reason."""
+
+    def __init__(self, endpoint: str, key: str) -> None:
+        self._endpoint, self._key = endpoint, key
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _kind: Any, error: BaseException | None, _trace: Any) -> None:
+        if isinstance(error, S3Error):
+            if error.code in ("NoSuchKey", "NoSuchObject"):
+                raise ObjectMissing(self._key) from None
+            # Whatever else the server says is no fault of the image: a person mends it, and the worker waits.
+            if error.code == "NoSuchBucket":
+                reason = f"has no bucket {error.bucket_name!r}: 'linewatch setup' makes it"
+            else:
+                reason = f"refused {self._key!r}: {error.code}: {error.message}"
+            raise StoreUnavailable(f"S3 at {self._endpoint} {reason}") from None
+        if isinstance(error, ServerError | InvalidResponseError | urllib3.exceptions.HTTPError | OSError):
+            reason = type(error).__name__
+            raise StoreUnavailable(f"S3 at {self._endpoint} does not answer ({reason}): is it running?") from None

@@ -1,0 +1,46 @@
+"""The topics: created once, with the partitions and sizes that settings ask for."""
+
+from kafka.admin import NewTopic
+from kafka.errors import TopicAlreadyExistsError
+
+from pipeline.kafka_clients import HEADROOM_BYTES, admin_client
+from pipeline.settings import Settings
+
+WEEK_MS = 7 * 24 * 3600 * 1000
+
+
+def topic_specs(settings: Settings) -> list[NewTopic]:
+    """What each topic is created as. Key = camera id, so one camera stays in order (of releases: the product)."""
+    topics = settings.topics
+    size = str(topics.max_message_bytes)
+    kept = {"max.message.bytes": size, "retention.ms": str(WEEK_MS)}
+    letters = {"max.message.bytes": str(topics.max_message_bytes + HEADROOM_BYTES), "retention.ms": "-1"}
+    configs: dict[str, tuple[int, dict[str, str]]] = {
+        topics.images: (topics.partitions, kept),
+        topics.events: (topics.partitions, kept),
+        topics.masks: (topics.partitions, kept),
+        topics.feedback: (1, {"retention.ms": "-1"}),
+        topics.releases: (1, {"cleanup.policy": "compact"}),
+        topics.deadletters: (1, letters),
+    }
+    return [
+        NewTopic(name, partitions, topics.replication_factor, topic_configs=config)
+        for name, (partitions, config) in configs.items()
+    ]
+
+
+def ensure_topics(settings: Settings) -> list[str]:
+    """Create the topics that are missing; returns their names. Existing topics are left as they are.
+
+    Raises:
+        BrokerUnavailable: no broker answers.
+    """
+    with admin_client(settings) as admin:
+        existing = set(admin.list_topics())
+        missing = [spec for spec in topic_specs(settings) if spec.name not in existing]
+        if missing:
+            try:
+                admin.create_topics(missing)
+            except TopicAlreadyExistsError:
+                pass  # another process made them just now
+        return [spec.name for spec in missing]
