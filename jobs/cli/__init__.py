@@ -1,0 +1,91 @@
+"""The `linewatch` command line. Heavy imports wait until a command needs them, so that help comes at once."""
+
+import logging
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.cli.data import evaluate, ingest, score
+from jobs.cli.demo import demo, doctor
+from jobs.cli.local import local
+from jobs.cli.models import fit, models, schedule
+from jobs.cli.setup import config, schemas, setup
+from jobs.cli.stream import deadletters, events, replay, serve
+
+ORDER = (
+    ("First steps", ("demo", "doctor", "local", "setup", "config")),
+    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule")),
+    ("The stream", ("serve", "replay", "events", "deadletters")),
+    ("For developers", ("schemas",)),
+)
+
+
+class Linewatch(click.Group):
+    """Groups commands by what a person does with them, and turns linewatch's own errors into one line."""
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        for title, names in ORDER:
+            with formatter.section(title):
+                commands = [(name, self.get_command(ctx, name)) for name in names]
+                formatter.write_dl([(name, one.get_short_help_str(80)) for name, one in commands if one])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except KeyboardInterrupt:
+            raise click.Abort from None
+        except Exception as error:
+            if ctx.params.get("debug") or not _ours(error):
+                raise
+            raise click.ClickException(str(error)) from None
+
+
+def _ours(error: Exception) -> bool:
+    from infra.local import LocalServersError
+    from model import ModelError
+    from pipeline.errors import LinewatchError
+
+    return isinstance(error, LinewatchError | ModelError | LocalServersError)
+
+
+@click.group(cls=Linewatch, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="linewatch")
+@click.option(
+    "--config",
+    "-c",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="Settings file (YAML). Default: $LINEWATCH_CONFIG, else ./linewatch.yaml where there is one.",
+)
+@click.option("--debug", is_flag=True, help="Log what happens, and show tracebacks.")
+@click.pass_context
+def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
+    """Visual inspection of conveyor lines.
+
+    Good images go in; each camera image comes out as exactly one event, with a mask of its defects.
+
+    \b
+    See all of it at work:          linewatch demo
+    On your own images, locally:    linewatch local up
+                                    linewatch ingest photos/good --product bottle
+                                    linewatch fit bottle
+                                    linewatch serve
+    """
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded; see jobs/ray_session.py
+    logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    if not debug:
+        for name in ("kafka", "ray", "urllib3"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
+        warnings.simplefilter("ignore")
+    ctx.obj = config
+
+
+for command in (
+    config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay, schedule, schemas, score,
+    serve, setup,
+):  # fmt: skip
+    main.add_command(command)

@@ -1,0 +1,144 @@
+"""`linewatch ingest`, `evaluate` and `score`: images in, judgements out, without the stream."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+
+def _product(_: click.Context, __: click.Parameter, text: str) -> str:
+    from pipeline.names import product_name
+
+    return product_name(text)
+
+
+product_option = click.option(
+    "--product", "-p", required=True, metavar="P", help="Name of the product.", callback=_product
+)
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@product_option
+@click.pass_obj
+def ingest(config: Path | None, folder: Path, product: str) -> None:
+    """Bring the good images of FOLDER to S3, as a new snapshot of product P.
+
+    Images that the product has already are recognised by their content. Files that can't be read are reported and
+    left out. A folder in MVTec AD layout (train/good, test/<kind>, ground_truth) brings labelled images too, which
+    judge models and never train them.
+
+    \b
+    Example:  linewatch ingest photos/good --product bottle
+    """
+    from jobs.connect import load_settings, open_store
+    from jobs.datasets import Datasets
+    from jobs.progress import Screen
+    from model import ImageLimits
+
+    settings = load_settings(config)
+    screen = Screen()
+    limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    datasets = Datasets(open_store(settings))
+    with screen.step(f"Reading {folder}") as step:
+        report = datasets.ingest(folder, product, limits=limits, on_image=step.advance)
+    for path, reason in report.refused:
+        screen.say(f"left out {path}: {reason}")
+    snapshot = report.snapshot
+    screen.say(
+        f"{product}: {report.added} new, {report.known} known, {len(report.refused)} left out; snapshot "
+        f"{snapshot.digest[:12]} has {len(snapshot.good)} good and {len(snapshot.labelled)} labelled images"
+    )
+
+
+@click.command()
+@product_option
+@click.option("--version", "-v", metavar="V", help="Which version.  [default: the champion]")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.pass_obj
+def evaluate(config: Path | None, product: str, version: str | None, json_file: Path | None) -> None:
+    """Judge a version by the product's labelled images.
+
+    AUROC says how well scores order the images; false rejects and escapes say what the threshold makes of them.
+    """
+    from jobs.connect import load_settings, open_store
+    from jobs.evaluate import evaluate as judge
+    from jobs.progress import Screen
+    from pipeline.registry import Registry
+
+    settings = load_settings(config)
+    store = open_store(settings)
+    version = version or Registry(store).champion(product).champion.version
+    screen = Screen()
+    with screen.step(f"Scoring the labelled images of {product}") as step:
+        result = judge(settings, store, product, version, step.advance)
+    for name, value in asdict(result).items():
+        text = "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
+        screen.say(f"{name.replace('_', ' '):18} {text}")
+    if json_file:
+        json_file.write_text(json.dumps(asdict(result), indent=2) + "\n")
+
+
+@click.command()
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
+@product_option
+@click.option("--version", "-v", metavar="V", help="Which version.  [default: the champion]")
+@click.option(
+    "--mask", type=click.Path(path_type=Path, file_okay=False), help="Write each mask as PNG into this folder."
+)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of text.")
+@click.pass_obj
+def score(
+    config: Path | None, files: tuple[Path, ...], product: str, version: str | None, mask: Path | None, as_json: bool
+) -> None:
+    """Score image FILES offline, by the very path that the stream takes.
+
+    \b
+    Example:  linewatch score photos/today/*.jpg --product bottle --mask masks/
+    """
+    from jobs.connect import load_settings, open_store
+    from model import encode_mask_png
+    from pipeline.errors import ImageBroken
+    from pipeline.inspector import Inspector
+
+    settings = load_settings(config)
+    inspector = Inspector(settings, open_store(settings))
+    version = version or inspector.champions.version(product)
+    key = f"{product}/{version}"
+    broken = 0
+    written: set[Path] = set()
+    for path in files:
+        try:
+            frame = inspector.read(path.read_bytes(), key)
+        except (ImageBroken, OSError) as error:
+            click.echo(f"{path}: {error}", err=True)
+            broken += 1
+            continue
+        scored = inspector.score([frame], [key])[0]
+        findings = inspector.cut(scored)
+        if mask:
+            mask.mkdir(parents=True, exist_ok=True)
+            target = mask / f"{path.stem}_mask.png"
+            if target in written:
+                raise click.ClickException(
+                    f"{path} and another file would both write {target}: score them one folder at a time"
+                )
+            written.add(target)
+            target.write_bytes(encode_mask_png(findings.mask))
+        regions = [region.model_dump() for region in findings.regions]
+        if as_json:
+            facts = {
+                "file": str(path),
+                "product": product,
+                "model_version": version,
+                "score": scored.score,
+                "normalised_score": scored.normalised_score,
+                "verdict": scored.verdict,
+                "regions": regions,
+            }
+            click.echo(json.dumps(facts))
+        else:
+            click.echo(f"{path}: {scored.verdict} {scored.normalised_score:.3f} ({len(regions)} regions)")
+    if broken:
+        raise click.ClickException(f"{broken} of {len(files)} files could not be scored")

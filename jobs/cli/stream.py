@@ -1,0 +1,203 @@
+"""`linewatch serve`, `replay`, `events` and `deadletters`: the stream, from both ends."""
+
+import threading
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from jobs.cli.data import product_option
+
+if TYPE_CHECKING:
+    from pipeline.contracts import InspectionEvent
+
+
+@click.command()
+@click.option("--replicas", type=click.IntRange(min=1), help="Members of the consumer group.  [default: from settings]")
+@click.option("--down", is_flag=True, help="Take the replicas off the cluster of serving.ray_address.")
+@click.option("--port", type=click.IntRange(0, 65535), help="Port of the REST endpoint.  [default: from settings]")
+@click.pass_obj
+def serve(config: Path | None, replicas: int | None, down: bool, port: int | None) -> None:
+    """Start the inspection replicas on Ray Serve, and keep them until Ctrl-C.
+
+    With serving.ray_address the replicas go to that cluster and stay there when this command has ended; --down takes
+    them off it again. The configuration sent is the whole of that cluster's Serve applications.
+
+    Each replica consumes camera images from Kafka, scores them, and publishes events and masks in one transaction;
+    the same replicas answer POST /v1/products/P/score, /healthz and /metrics.
+
+    \b
+    Example:  linewatch serve --replicas 2
+    """
+    from jobs.connect import load_settings, open_store
+    from jobs.deploy import delivery, deploy, rest_address, shut_down, withdraw
+    from jobs.progress import Screen
+    from jobs.ray_session import ray_session
+
+    settings = load_settings(config)
+    chosen = {name: value for name, value in (("replicas", replicas), ("port", port)) if value is not None}
+    settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=chosen)})
+    screen = Screen()
+    if down:
+        if not settings.serving.ray_address:
+            raise click.ClickException(
+                "--down is for a cluster that serving.ray_address names; Ctrl-C ends a private one"
+            )
+        with ray_session(settings):
+            withdraw()
+        return
+    open_store(settings)
+    broker = delivery(settings)
+    screen.say(f"delivery: {broker.describe()}")
+    with ray_session(settings) as session:
+        with screen.step("Deploying replicas") as step:
+            deploy(settings, session, exactly_once=broker.aborts_hidden, say=step.say)
+        screen.say(f"REST at {rest_address(session)}, Ray's dashboard at {session.dashboard}")
+        if not session.private:
+            screen.say("the replicas stay on the cluster; 'linewatch serve --down' takes them off it")
+            return
+        screen.say("Ctrl-C ends it")
+        try:
+            threading.Event().wait()
+        except KeyboardInterrupt:
+            screen.say("finishing the batches in hand")
+        finally:
+            shut_down()
+
+
+@click.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@product_option
+@click.option(
+    "--camera", default="/demo/cam1", show_default=True, metavar="C", help="ISA-95 path or name of the camera."
+)
+@click.option(
+    "--fps", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Images a second."
+)
+@click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
+@click.pass_obj
+def replay(config: Path | None, folder: Path, product: str, camera: str, fps: float, loop: bool) -> None:
+    """Play the images of FOLDER as a camera that looks at product P.
+
+    \b
+    Example:  linewatch replay photos/today --product bottle --camera /plant1/line3/cam1 --fps 10
+    """
+    from jobs.connect import load_settings, open_store
+    from jobs.datasets import discover
+    from jobs.progress import Screen
+    from jobs.replay import Shot
+    from jobs.replay import replay as play
+
+    settings = load_settings(config)
+    files = [file.path for file in discover(folder)]
+    store, screen, stop, count = open_store(settings), Screen(), threading.Event(), 0
+    with screen.step(f"{camera} sees {product}") as step:
+
+        def on_shot(_: Shot) -> None:
+            nonlocal count
+            count += 1
+            step.advance(count, 0 if loop else len(files))
+
+        try:
+            play(settings, store, files, product=product, camera=camera, fps=fps, loop=loop, stop=stop, on_shot=on_shot)
+        except KeyboardInterrupt:
+            stop.set()
+    screen.say(f"{count} images sent to {settings.topics.images}")
+
+
+@click.command()
+@click.option("--verdict", type=click.Choice(["OK", "NotOK", "NotDecidable"]), multiple=True, help="Only these.")
+@click.option("--product", "-p", metavar="P", help="Only this product.")
+@click.option("--from-beginning", is_flag=True, help="All events that the broker keeps, not only new ones.")
+@click.option("--no-follow", is_flag=True, help="End when there are no more, instead of waiting for new ones.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON event a line.")
+@click.pass_obj
+def events(
+    config: Path | None,
+    verdict: tuple[str, ...],
+    product: str | None,
+    from_beginning: bool,
+    no_follow: bool,
+    as_json: bool,
+) -> None:
+    """Follow inspection events in the terminal; only committed ones are shown.
+
+    \b
+    Example:  linewatch events --verdict NotOK --product bottle
+    """
+    from jobs.connect import load_settings
+    from jobs.follow import Follower, event_of
+
+    settings = load_settings(config)
+    with Follower(settings, settings.topics.events, from_beginning=from_beginning or no_follow) as follower:
+        records = follower.rest() if no_follow else follower.follow(threading.Event())
+        try:
+            for record in records:
+                event = event_of(record)
+                if (verdict and event.verdict not in verdict) or (product and event.product != product):
+                    continue
+                if as_json:
+                    click.echo(event.model_dump_json())
+                    continue
+                click.echo(_line(event))
+        except KeyboardInterrupt:
+            pass
+
+
+def _line(event: "InspectionEvent") -> str:
+    colour = {"OK": "green", "NotOK": "red", "NotDecidable": "yellow"}[event.verdict]
+    time = f"{event.times.captured.astimezone():%H:%M:%S.%f}"[:-3]
+    verdict = click.style(f"{event.verdict:12}", fg=colour)
+    score = f"{event.normalised_score:6.3f}  {len(event.regions)} regions"
+    return f"{time}  {event.camera}  {event.product}  {verdict}  {score}  {event.model_version}  {event.image_id}"
+
+
+@click.group()
+def deadletters() -> None:
+    """See which messages could not become an event, and send them again after a fix.
+
+    \b
+    Example:  linewatch deadletters list
+              linewatch deadletters replay --class ProductUnknown
+    """
+
+
+class_option = click.option("--class", "error_class", metavar="CLASS", help="Only this class, such as UnreadableImage.")
+
+
+@deadletters.command("list")
+@class_option
+@click.pass_obj
+def list_letters(config: Path | None, error_class: str | None) -> None:
+    """List dead letters that were not sent again yet, oldest first."""
+    from jobs.connect import load_settings
+    from jobs.letters import pending_letters
+
+    letters = pending_letters(load_settings(config), error_class)
+    for letter in letters:
+        click.echo(
+            f"{letter.time}  {letter.error_class:18}  {letter.topic}/{letter.partition}@{letter.offset}  "
+            f"{letter.camera or '-'}  {letter.product or '-'}  {letter.image_id or '-'}\n    {letter.message}"
+        )
+    click.echo(f"{len(letters)} dead letters", err=True)
+
+
+@deadletters.command("replay")
+@class_option
+@click.option("--yes", is_flag=True, help="Don't ask.")
+@click.pass_obj
+def replay_all(config: Path | None, error_class: str | None, yes: bool) -> None:
+    """Send dead letters to their topic again, each once. Those that fail again come back as new dead letters."""
+    from jobs.connect import load_settings
+    from jobs.deploy import delivery
+    from jobs.letters import pending_letters, replay_letters
+
+    settings = load_settings(config)
+    letters = pending_letters(settings, error_class)
+    if not letters:
+        click.echo("no dead letters")
+        return
+    if not yes:
+        click.confirm(f"send {len(letters)} messages again?", abort=True)
+    count = replay_letters(settings, letters, exactly_once=delivery(settings).aborts_hidden)
+    click.echo(f"{count} messages sent again")

@@ -1,0 +1,108 @@
+"""Deploy the inspection replicas on Ray Serve, declaratively, and wait until they serve."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jobs.ray_session import RaySession
+from pipeline.capabilities import Capabilities, probe
+from pipeline.errors import ServingError
+from pipeline.settings import Settings
+from pipeline.topics import ensure_topics
+
+
+def delivery(settings: Settings) -> Capabilities:
+    """What the broker promises: as set, or probed once."""
+    if settings.kafka.delivery == "auto":
+        return probe(settings)
+    return Capabilities(aborts_hidden=settings.kafka.delivery == "exactly_once", end_offsets_exact=True)
+
+
+def deploy(
+    settings: Settings,
+    session: RaySession,
+    *,
+    exactly_once: bool,
+    timeout_s: float = 180.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Send the whole configuration; the same one again changes nothing, another replica count only that.
+
+    Raises:
+        ServingError: the application failed, or was not running in time.
+    """
+    from pipeline.serving import APPLICATION, serve_config
+
+    ensure_topics(settings)
+    if settings.serving.port == 0:
+        settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": _free_port()})})
+    client = _client(session)
+    metrics_folder = f"{session.folder}/linewatch-metrics"
+    client.deploy_applications(serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder))
+    deadline = time.monotonic() + timeout_s
+    told = ""
+    while time.monotonic() < deadline:
+        application = client.get_serve_details()["applications"].get(APPLICATION, {})
+        status, message = application.get("status", "NOT_STARTED"), application.get("message", "")
+        if status == "RUNNING":
+            return
+        if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ServingError(f"the replicas did not start: {_last_line(message)}")
+        if status != told:
+            say(f"replicas: {status.lower().replace('_', ' ')}")
+            told = status
+        time.sleep(0.5)
+    raise ServingError(f"the replicas were not running after {timeout_s:.0f} s: {_replica_trouble(application)}")
+
+
+def replicas(session: RaySession) -> list[dict[str, Any]]:
+    """The running replicas, as Serve describes them: ids, states, process ids, nodes."""
+    from pipeline.serving import APPLICATION
+
+    application = _client(session).get_serve_details()["applications"].get(APPLICATION, {})
+    return [one for d in application.get("deployments", {}).values() for one in d.get("replicas", [])]
+
+
+def rest_address(session: RaySession) -> str:
+    """Where the REST endpoint listens."""
+    options = _client(session).get_serve_details().get("http_options", {})
+    return f"http://{options.get('host', '127.0.0.1')}:{options.get('port')}"
+
+
+def shut_down() -> None:
+    """Let every replica finish and commit its batch, then end Serve."""
+    from ray import serve
+
+    serve.shutdown()
+
+
+def withdraw() -> None:
+    """Take linewatch's application off a shared cluster; every replica finishes and commits its batch first."""
+    from ray import serve
+
+    from pipeline.serving import APPLICATION
+
+    serve.delete(APPLICATION)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _client(session: RaySession) -> Any:
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    return ServeSubmissionClient(session.dashboard)
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1][:400] if lines else "Serve gave no reason"
+
+
+def _replica_trouble(application: dict[str, Any]) -> str:
+    messages = [d.get("message", "") for d in application.get("deployments", {}).values()]
+    return _last_line("\n".join(messages))

@@ -1,0 +1,94 @@
+"""Ray for a job: the configured cluster, or a private one on this machine that ends with the job."""
+
+import logging
+import os
+import secrets
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.errors import ServingError
+from pipeline.settings import Settings
+
+OBJECT_STORE_BYTES = 256 * 1024 * 1024
+_current: "RaySession | None" = None
+
+
+@dataclass(frozen=True)
+class RaySession:
+    """A running Ray.
+
+    dashboard: URL of what takes Serve's configuration. folder: of this Ray session, the same on every node.
+    private: ends with this process.
+    """
+
+    dashboard: str
+    folder: str
+    private: bool
+
+
+@contextmanager
+def ray_session(settings: Settings) -> Iterator[RaySession]:
+    """Ray, initialised. A private one ends with the job; a token drawn at random guards its ports.
+
+    Workers inherit this process's environment, so secrets need no pickle: S3's are also set under the names that
+    Ray Train's storage reads.
+    """
+    _environment(settings)
+    import ray
+
+    global _current
+    if _current:  # a job within a job shares it
+        yield _current
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Ray's own; they are no concern of the job
+        if settings.serving.ray_address:
+            context = _attach(settings.serving.ray_address)
+        else:
+            context = ray.init(
+                address="local",  # never a stray cluster of this machine
+                _node_ip_address="127.0.0.2",  # Ray rewrites 127.0.0.1 to the host's outside address
+                include_dashboard=True,
+                dashboard_host="127.0.0.1",
+                num_cpus=max(4, os.cpu_count() or 1),
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.WARNING,
+            )
+    folder = str(context.address_info["session_dir"])
+    _current = RaySession(f"http://{context.dashboard_url}", folder, private=not settings.serving.ray_address)
+    try:
+        yield _current
+    finally:
+        _current = None
+        ray.shutdown()
+
+
+def _attach(address: str) -> Any:
+    import ray
+
+    try:
+        return ray.init(address=address, log_to_driver=False)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0][:200]
+        raise ServingError(
+            f"no Ray cluster at {address} ({reason}): is it running, and is RAY_AUTH_TOKEN set to its token?"
+        ) from None
+
+
+def _environment(settings: Settings) -> None:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    # OpenMP's idle threads spin; on a machine that others use too (Kafka, Ray itself) long spins cost minutes a fit.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if os.environ["RAY_AUTH_MODE"] == "token" and not settings.serving.ray_address:
+        os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))
+    if settings.s3.access_key and settings.s3.secret_key:
+        os.environ["AWS_ACCESS_KEY_ID"] = settings.s3.access_key.get_secret_value()
+        os.environ["AWS_SECRET_ACCESS_KEY"] = settings.s3.secret_key.get_secret_value()
+    os.environ["AWS_ENDPOINT_URL"] = settings.s3.endpoint
+    os.environ["AWS_DEFAULT_REGION"] = settings.s3.region
