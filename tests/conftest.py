@@ -1,0 +1,110 @@
+"""What several rooms' tests share: a real model, small enough to be fitted in seconds, and real servers.
+
+Imports of linewatch wait until they are needed: the tests of model/ run on machines that have nothing else.
+"""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import pytest
+
+if TYPE_CHECKING:
+    from infra.local import LocalServers
+    from model import ModelBundle
+    from pipeline.settings import Settings
+    from pipeline.store import S3Store
+
+_numbers = itertools.count(1)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
+    for name in ("read_text", "open_text"):
+        config.addinivalue_line("filterwarnings", f"ignore:{name} is deprecated:DeprecationWarning")
+
+
+@pytest.fixture(scope="session")
+def tiny_bundle() -> ModelBundle:
+    from tests.pipeline.tiny import fitted
+
+    return fitted()
+
+
+@dataclass(frozen=True)
+class Plant:
+    """A broker and a store that run."""
+
+    kind: str
+    servers: LocalServers
+
+    def settings(self, **sections: dict[str, Any]) -> Settings:
+        """Settings with topics, a group and a bucket of their own at each call."""
+        from pipeline.settings import Settings
+
+        name = f"t{next(_numbers)}"
+        ours: dict[str, dict[str, Any]] = {
+            "kafka": {"bootstrap_servers": self.servers.bootstrap_servers, "group": name},
+            "topics": {"prefix": name, "partitions": 2},
+            "s3": {
+                "endpoint": f"http://{self.servers.s3_endpoint}",
+                "bucket": f"bucket-{name}",
+                "access_key": self.servers.access_key,
+                "secret_key": self.servers.secret_key,
+            },
+        }
+        return Settings(**{key: {**ours.get(key, {}), **sections.get(key, {})} for key in {**ours, **sections}})
+
+    def store(self, settings: Settings) -> S3Store:
+        from pipeline.store import S3Store
+
+        store = S3Store(settings.s3)
+        store.ensure_bucket()
+        return store
+
+
+def plant(folder: Path, kafka: Literal["apache", "tansu"], s3: Literal["minio", "seaweedfs"]) -> Iterator[Plant]:
+    from infra.local import LocalServers
+    from infra.local.apache_kafka import find_apache
+    from infra.local.minio_server import find_minio
+    from infra.local.program import Missing
+
+    for found in (find_apache() if kafka == "apache" else None, find_minio() if s3 == "minio" else None):
+        if isinstance(found, Missing):
+            pytest.skip(f"{found.why}. {found.how_to_get}")
+    with LocalServers.start(folder, kafka=kafka, s3=s3) as servers:
+        yield Plant(f"{kafka}+{s3}", servers)
+
+
+@pytest.fixture(scope="session")
+def apache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """Apache Kafka, with SeaweedFS."""
+    yield from plant(tmp_path_factory.mktemp("apache") / "data", "apache", "seaweedfs")
+
+
+@pytest.fixture(scope="session")
+def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
+    """Tansu, with MinIO where its program is here, else with SeaweedFS."""
+    from infra.local.minio_server import find_minio
+    from infra.local.program import Missing
+
+    s3: Literal["minio", "seaweedfs"] = "seaweedfs" if isinstance(find_minio(), Missing) else "minio"
+    yield from plant(tmp_path_factory.mktemp("tansu") / "data", "tansu", s3)
+
+
+@pytest.fixture
+def eventually() -> Callable[..., None]:
+    """Waits until something holds; says what did not."""
+
+    def wait(holds: Callable[[], object], *, within_s: float = 20.0, what: str = "") -> None:
+        deadline = time.monotonic() + within_s
+        while not holds():
+            assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what or holds}"
+            time.sleep(0.02)
+
+    return wait
