@@ -5,14 +5,17 @@ import os
 import secrets
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
+
+import psutil
 
 from pipeline.errors import ServingError
 from pipeline.settings import Settings
 
 OBJECT_STORE_BYTES = 256 * 1024 * 1024
+LEAVE_S = 15.0
 _current: "RaySession | None" = None
 
 
@@ -43,6 +46,7 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
     if _current:  # a job within a job shares it
         yield _current
         return
+    others = _descendants()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Ray's own; they are no concern of the job
         if settings.serving.ray_address:
@@ -64,7 +68,22 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
         yield _current
     finally:
         _current = None
+        processes = _descendants() - others
         ray.shutdown()
+        _see_off(processes)
+
+
+def _descendants() -> set[psutil.Process]:
+    return set(psutil.Process().children(recursive=True))
+
+
+def _see_off(processes: set[psutil.Process]) -> None:
+    """Wait until they are gone: Ray's dashboard outlives its head by some seconds, and now and then for good."""
+    _, left = psutil.wait_procs(processes, timeout=LEAVE_S)
+    for process in left:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()  # psutil checks that the pid is still the same process
+    psutil.wait_procs(left, timeout=LEAVE_S)
 
 
 def _attach(address: str) -> Any:

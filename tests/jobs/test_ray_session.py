@@ -1,0 +1,30 @@
+"""A private Ray ends with the job: the machine is left as it was."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from jobs import ray_session as module
+from jobs.ray_session import ray_session
+from pipeline.settings import Settings
+
+
+@pytest.mark.ray
+def test_no_process_of_a_private_ray_is_left_when_it_returns() -> None:
+    before = set(psutil.Process().children(recursive=True))
+    with ray_session(Settings.from_values({}, where="the test")):
+        during = set(psutil.Process().children(recursive=True)) - before
+    assert during
+    assert not [process for process in during if process.is_running()]
+
+
+def test_what_does_not_leave_by_itself_is_ended_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAVE_S", 0.2)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleep) as left, subprocess.Popen(sleep) as other:
+        module._see_off({psutil.Process(left.pid)})
+        assert not psutil.pid_exists(left.pid)
+        assert psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE
+        other.kill()
