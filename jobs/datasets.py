@@ -255,7 +255,7 @@ def discover(folder: Path) -> list[LocalImage]:
     """The image files of a folder, in a fixed order, with labels and masks where the layout tells them.
 
     Raises:
-        DatasetError: no such folder, or no image in it.
+        DatasetError: no such folder, no image in it, or defective images somewhere below that would pass as good.
     """
     if not folder.is_dir():
         raise DatasetError(f"{folder} is not a folder that can be read")
@@ -264,12 +264,24 @@ def discover(folder: Path) -> list[LocalImage]:
             files = [LocalImage(path, GOOD, labelled=False) for path in _images(folder / "train" / GOOD)]
             files += list(_labelled(folder))
         else:
+            _refuse_labelled_below(folder)
             files = [LocalImage(path, GOOD, labelled=False) for path in _images(folder)]
     except OSError as error:
         raise DatasetError(f"{folder} can't be read: {error.strerror}") from None
     if not files:
         raise DatasetError(f"{folder} holds no image ({', '.join(sorted(SUFFIXES))})")
     return files
+
+
+def _refuse_labelled_below(folder: Path) -> None:
+    """A folder one level too high would bring defective images and masks in as good ones."""
+    for path in sorted(folder.rglob("*")):
+        if path.name == "ground_truth" or (path.name == GOOD and path.parent.name in ("train", "test")):
+            category = path.parent if path.name == "ground_truth" else path.parent.parent
+            raise DatasetError(
+                f"{folder} is taken as good images, but {path} belongs to labelled images in MVTec layout: "
+                f"ingest {category} if it has train/{GOOD}, or name a folder of good images alone"
+            )
 
 
 def _labelled(folder: Path) -> Iterator[LocalImage]:

@@ -13,6 +13,7 @@ from pipeline.kafka_clients import broker_answers, make_producer
 from pipeline.registry import Alias, Champion, Registry
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore
+from pipeline.topics import ensure_topics
 
 log = logging.getLogger(__name__)
 
@@ -120,6 +121,7 @@ def announce(settings: Settings, champion: Champion, replaced: str | None) -> No
         content_type="application/json",
     )
     try:
+        ensure_topics(settings)  # a fit may come before the first `serve`
         with broker_answers(settings):
             producer = make_producer(settings)
             try:

@@ -78,6 +78,13 @@ def test_subfolders_and_every_accepted_suffix_are_found_in_a_fixed_order() -> No
     assert [file.path.name for file in discover(Path("good"))] == ["001.png", "UPPER.JPG"]
 
 
+def test_a_folder_one_level_too_high_is_refused(datasets: Datasets) -> None:
+    """Its defective images and masks would be fitted on as good ones."""
+    mvtec("plant/category")
+    with pytest.raises(DatasetError, match=r"ingest plant/category"):
+        datasets.ingest(Path("plant"), "flange", limits=LIMITS)
+
+
 def test_bad_files_are_reported_and_the_rest_is_taken(datasets: Datasets) -> None:
     root = folder("good", 1, 2)
     (root / "broken.png").write_bytes(texture(3)[:400])

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections import Counter
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -15,21 +16,24 @@ from PIL import Image
 from jobs.cli import main
 from jobs.follow import Follower, event_of, picture_of
 from jobs.letters import pending_letters, replay_letters
+from jobs.release import announce
 from jobs.replay import Camera, replay
 from pipeline.broker import Record
 from pipeline.capabilities import probe
-from pipeline.contracts import CLAIM_CONTENT_TYPE
+from pipeline.contracts import CLAIM_CONTENT_TYPE, Release
 from pipeline.deadletters import dead_letter
 from pipeline.errors import BrokerUnavailable, ImageBroken, NameRefused, ProductUnknown
 from pipeline.intake import captured
 from pipeline.kafka_clients import make_producer
 from pipeline.output import output_messages
+from pipeline.registry import Champion
 from pipeline.settings import Settings
 from pipeline.topics import ensure_topics
 from tests.conftest import Plant
 from tests.pipeline.test_output import inspected
 from tests.pipeline.tiny import envelope, texture
 
+VERSION = "20260101T000000Z-0123abcd"
 pytestmark = pytest.mark.servers
 both = pytest.mark.parametrize("plant", [pytest.param("apache", marks=pytest.mark.apache), "tansu"], indirect=True)
 
@@ -260,3 +264,13 @@ def test_the_commands_of_a_first_hour_work_on_real_servers(apache: Plant, monkey
         assert result.output.startswith("Error: product 'bottle' has no champion model")
     result = run.invoke(main, ["models", "promote", "bottle", "20200101T000000Z-00000000"])
     assert (result.exit_code, "has no version" in result.output) == (1, True)
+
+
+@both
+def test_a_release_is_announced_although_no_topic_was_made_yet(plant: Plant) -> None:
+    """A first fit comes before the first `serve`, which would make the topics."""
+    settings = plant.settings()
+    champion = Champion(product="bottle", version=VERSION, promoted_at=datetime.now(UTC), reason="passed the gate")
+    announce(settings, champion, replaced=None)
+    (record,) = read(settings, settings.topics.releases)
+    assert Release.model_validate_json(record.value or b"").version == VERSION
