@@ -19,9 +19,10 @@ from model.errors import (
 from model.frames import Frame, ImageLimits, read_frame
 from model.manifest import Calibration, Manifest, ModelBundle
 from model.masks import Findings, Region, cut
-from model.metrics import average_precision, image_auroc, pixel_auroc
+from model.metrics import average_precision, f1_max, image_auroc, pixel_auroc
 from model.options import FitOptions
 from model.pictures import decode_heat_png, encode_heat_png, encode_mask_png
+from model.region_metrics import aupimo, aupro
 from model.scored import Scored, Verdict
 from model.splits import is_held_out, split
 from model.synthetic import spoil
@@ -50,12 +51,15 @@ __all__ = [
     "UnsupportedFormat",
     "Verdict",
     "WeightsError",
+    "aupimo",
+    "aupro",
     "average_precision",
     "calibrate",
     "cut",
     "decode_heat_png",
     "encode_heat_png",
     "encode_mask_png",
+    "f1_max",
     "image_auroc",
     "is_held_out",
     "pixel_auroc",

@@ -32,6 +32,17 @@ def average_precision(scores: Sequence[float] | np.ndarray, labels: Sequence[int
     return float(np.sum(gain * positive / total))
 
 
+def f1_max(scores: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndarray) -> float:
+    """Largest F1 over all thresholds, with an image defective at or above one. nan where nothing is defective."""
+    score, label = _checked(scores, labels)
+    if not label.any():
+        return float("nan")
+    _, ranks = np.unique(score, return_inverse=True)
+    hits = np.cumsum(np.bincount(ranks, weights=label)[::-1])
+    flagged = np.cumsum(np.bincount(ranks)[::-1])
+    return float(np.max(2 * hits / (flagged + label.sum())))
+
+
 def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
     """Area under the ROC curve of all pixels of all images pooled; masks are defective where > 0.5.
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from model import average_precision, image_auroc, pixel_auroc
+from model import average_precision, f1_max, image_auroc, pixel_auroc
 from model.metrics import PIXEL_BINS
 
 scored_images = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=80).filter(
@@ -22,12 +22,17 @@ def test_image_metrics_equal_scikit_learn_with_ties(rows: list[tuple[int, bool]]
     scores, labels = [float(score) for score, _ in rows], [int(label) for _, label in rows]
     assert image_auroc(scores, labels) == pytest.approx(roc_auc_score(labels, scores), abs=1e-9)
     assert average_precision(scores, labels) == pytest.approx(average_precision_score(labels, scores), abs=1e-9)
+    precision, recall, _ = precision_recall_curve(labels, scores)
+    f1 = 2 * precision * recall / np.maximum(precision + recall, 1e-300)
+    assert f1_max(scores, labels) == pytest.approx(f1.max(), abs=1e-9)
 
 
 def test_one_class_is_undefined() -> None:
     assert math.isnan(image_auroc([1.0, 2.0], [0, 0]))
     assert math.isnan(image_auroc([1.0, 2.0], [1, 1]))
     assert math.isnan(average_precision([1.0, 2.0], [0, 0]))
+    assert math.isnan(f1_max([1.0, 2.0], [0, 0]))
+    assert f1_max([1.0, 1.0], [0, 1]) == pytest.approx(2 / 3)  # constant scores: flag everything
     assert math.isnan(image_auroc([], []))
     assert math.isnan(pixel_auroc([], []))
     assert math.isnan(pixel_auroc([np.ones((4, 4))], [np.zeros((4, 4))]))
