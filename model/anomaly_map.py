@@ -1,8 +1,15 @@
 """From level errors to one anomaly map, and from the map to the image score.
 
 The map lives at a quarter of the model's input resolution. Each level's error is divided by what good images lead one
-to expect (model/spread.py), brought to that resolution, summed and smoothed. The image score is the maximum of the
-smoothed map, nothing else: a mask cut from the map and the verdict cannot disagree.
+to expect (model/spread.py), brought to that resolution and smoothed. Then two questions are answered apart:
+
+    how strong?   evidence: the mean of the levels, weighted by what the student explains of them on good images. Deep
+                  levels carry it.
+    where?        the geometric mean of the levels: a place counts where all of them are surprised, shallow ones, which
+                  are noisy but sharp, included.
+
+The map is the second, scaled so that its maximum is that of the first. So the image score is the maximum of the map,
+nothing else: a mask cut from the map and the verdict cannot disagree.
 """
 
 from __future__ import annotations
@@ -17,18 +24,31 @@ from model.smoothing import smooth
 MAP_STRIDE = 4
 SMOOTHING_FRACTION = 4 / 256
 """Deviation of the gaussian as a fraction of the image's side: RD4AD's sigma of 4 pixels at 256."""
+_TINY = 1e-12
 
 
-def anomaly_maps(errors: Sequence[torch.Tensor], divisors: Sequence[torch.Tensor], size: int) -> torch.Tensor:
-    """Level errors [B, H_l, W_l] and their divisors [H_l, W_l] -> smoothed maps [B, S / 4, S / 4], float32."""
+def anomaly_maps(
+    errors: Sequence[torch.Tensor], divisors: Sequence[torch.Tensor], importance: torch.Tensor, size: int
+) -> torch.Tensor:
+    """Level errors [B, H_l, W_l], their divisors [H_l, W_l] and weights [L] -> maps [B, S / 4, S / 4], float32."""
+    levels_BLHW = level_maps(errors, divisors, size)
+    evidence_BHW = (levels_BLHW * importance.to(levels_BLHW.device).reshape(1, -1, 1, 1)).sum(dim=1)
+    where_BHW = levels_BLHW.clamp_min(_TINY).log().mean(dim=1).exp()
+    strength_B = image_scores(evidence_BHW) / image_scores(where_BHW)
+    return where_BHW * strength_B[:, None, None]
+
+
+def level_maps(errors: Sequence[torch.Tensor], divisors: Sequence[torch.Tensor], size: int) -> torch.Tensor:
+    """Each level alone, in multiples of what is expected: [B, L, S / 4, S / 4], smoothed, float32."""
     side = size // MAP_STRIDE
-    total_B1HW = torch.zeros((errors[0].shape[0], 1, side, side), device=errors[0].device)
+    maps = []
     for error_BHW, divisor_HW in zip(errors, divisors, strict=True):
         expected_B1HW = (error_BHW.float() / divisor_HW)[:, None]
-        total_B1HW += F.interpolate(expected_B1HW, size=(side, side), mode="bilinear", align_corners=False)
-    return smooth(total_B1HW, sigma=SMOOTHING_FRACTION * side)[:, 0]
+        upsampled_B1HW = F.interpolate(expected_B1HW, size=(side, side), mode="bilinear", align_corners=False)
+        maps.append(smooth(upsampled_B1HW, sigma=SMOOTHING_FRACTION * side))
+    return torch.cat(maps, dim=1)
 
 
 def image_scores(maps_BHW: torch.Tensor) -> torch.Tensor:
-    """Maximum of each smoothed map, [B]."""
+    """Maximum of each map, [B]."""
     return maps_BHW.flatten(1).amax(dim=1)

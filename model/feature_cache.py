@@ -42,10 +42,10 @@ class FeatureCache:
             stored[rows.to(stored.device)].to(self.device, torch.float32).permute(0, 3, 1, 2) for stored in self._levels
         ]
 
-    def batches(self, size: int) -> Iterator[list[torch.Tensor]]:
-        """All images in order, `size` at a time."""
-        for start in range(0, self.count, size):
-            yield self.get(range(start, min(start + size, self.count)))
+    def batches(self, size: int, until: int) -> Iterator[list[torch.Tensor]]:
+        """The first `until` images in order, `size` at a time."""
+        for start in range(0, until, size):
+            yield self.get(range(start, min(start + size, until)))
 
     def _allocate(self, levels: Sequence[torch.Tensor]) -> None:
         shapes = [(self.count, *x_BCHW.permute(0, 2, 3, 1).shape[1:]) for x_BCHW in levels]

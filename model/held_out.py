@@ -56,8 +56,8 @@ def examine(student: Student, train: Batches, held_out: Batches) -> HeldOutFindi
         raise FitError(f"the mean errors of the levels are {means}; the fit diverged or the images are blank")
     explained = tuple(variance.value() for variance in variances)
     importance = level_importance(student.recipe, explained)
-    divided_by = divisors(importance, means, places)
-    maps_BHW = anomaly_maps(per_level, divided_by, student.size)
+    divided_by = divisors(means, places)
+    maps_BHW = anomaly_maps(per_level, divided_by, torch.tensor(importance), student.size)
     return HeldOutFindings(
         divisors=divided_by,
         explained_variance=explained,

@@ -14,9 +14,12 @@ class FitOptions(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = Field("efficientnet_lite0", description="The teacher; one of model.teachers.TEACHERS.")
-    method: Method = Field("fusion", description="Asymptotic fusion, or plain reverse distillation for comparison.")
+    method: Method = Field("fusion", description="Asymptotic fusion, or a row of its ablation (model.student.Method).")
     size: int = Field(256, ge=64, multiple_of=64, description="Side in pixels that images are resized to.")
-    steps: int = Field(100, ge=1, description="Training steps; the last one's weights are kept.")
+    steps: int = Field(300, ge=1, description="Training steps; the last one's weights are kept.")
+    corruptions: int = Field(
+        3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."
+    )
     batch: int = Field(16, ge=2, description="Images per step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
     seed: int = Field(0, ge=0, description="Decides initial weights and batch order.")

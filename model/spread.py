@@ -1,9 +1,8 @@
-"""What a level's error is divided by at each position before the levels are summed. Good images decide, never defects.
+"""What a level's error is divided by at each position, and how much each level counts.
 
-Three things make up the divisor of level l at position p:
+Good images decide, never defects. The divisor of level l at position p is what good images lead one to expect there:
 
     the level's mean error on held-out good images     makes levels comparable
-    its share of the explained variance, inverted      a level of which the student explains nothing is mere noise
     sqrt of the error's usual share at p               a place that is always hard, such as an edge, counts less
 
 The share at a place comes from the training images, of which there are more, and which keeps the held-out scores, on
@@ -28,22 +27,23 @@ _PLACE_SIGMA = 1.0
 
 
 def level_importance(recipe: Recipe, explained_variance: Sequence[float]) -> tuple[float, ...]:
-    """Weights of the levels in the map, summing to 1: their explained variance on held-out good images.
+    """Weights of the levels in the image's evidence, summing to 1, from held-out good images.
+
+    The square of the explained variance: a level of which the student explains half says more than twice as much as
+    one of which it explains a quarter, for what it does not explain is noise in the evidence.
 
     Uniform under the cosine distance, which does not care how large a rebuilt vector is: its explained variance says
     nothing.
     """
     if recipe == "cosine":
         return tuple(1 / len(explained_variance) for _ in explained_variance)
-    explained = [max(_LEAST_EXPLAINED, value) for value in explained_variance]
+    explained = [max(_LEAST_EXPLAINED, value) ** 2 for value in explained_variance]
     return tuple(value / sum(explained) for value in explained)
 
 
-def divisors(
-    importance: Sequence[float], level_means: Sequence[float], places: Sequence[torch.Tensor]
-) -> list[torch.Tensor]:
+def divisors(level_means: Sequence[float], places: Sequence[torch.Tensor]) -> list[torch.Tensor]:
     """Per level [H_l, W_l]. level_means: mean of error / place on held-out images; places: see place_shares."""
-    return [place_HW * mean / weight for weight, mean, place_HW in zip(importance, level_means, places, strict=True)]
+    return [place_HW * mean for mean, place_HW in zip(level_means, places, strict=True)]
 
 
 def place_shares(mean_errors: Sequence[torch.Tensor]) -> list[torch.Tensor]:

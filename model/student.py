@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -13,12 +13,22 @@ from model.anomaly_map import anomaly_maps
 from model.blocks import in_channels_last
 from model.decoder import ReverseDecoder
 from model.embedding import OneClassEmbedding
-from model.fusion import AsymptoticFusion
+from model.fusion import AsymptoticFusion, FusionShape, reduced_widths
 from model.losses import distillation_loss, error_maps
 from model.targets import Targets
 from model.teachers import TeacherSpec
 
-Method = Literal["fusion", "plain"]
+Method = Literal["fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed"]
+"""The default, and the rows of its ablation: reverse distillation without fusion; the same with as many parameters as
+fusion has; all levels fused at once; levels weighted by 1/n, or by one number each; semantics before geometry."""
+
+_FUSIONS: dict[Method, FusionShape] = {
+    "fusion": FusionShape(),
+    "semantics_only": FusionShape(first=None),
+    "mean_weights": FusionShape(weights="mean"),
+    "scalar_weights": FusionShape(weights="scalar"),
+    "reversed": FusionShape(first=(1, 2)),
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,24 @@ def student_shape(spec: TeacherSpec) -> StudentShape:
     return StudentShape(embedding_width=2 * deepest, embedding_inner=deepest // 2, stage_widths=spec.widths, blocks=3)
 
 
+def wide_shape(spec: TeacherSpec) -> StudentShape:
+    """A plain student's, its embedding widened until it has as many parameters as the student with fusion."""
+    shape = student_shape(spec)
+    with torch.device("meta"):
+        wanted = _parameters(Student(spec, "fusion"))
+        inner = shape.embedding_inner
+        while True:
+            embedding = OneClassEmbedding(spec.widths, shape.embedding_width, inner, shape.blocks)
+            plain = Student(spec, "plain")
+            if _parameters(plain) - _parameters(plain.embedding) + _parameters(embedding) >= wanted:
+                return replace(shape, embedding_inner=inner)
+            inner += 8
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
 class Student(nn.Module):
     """Rebuilds the teacher's levels through a bottleneck; where it fails, the part is not like the good ones."""
 
@@ -46,28 +74,38 @@ class Student(nn.Module):
         """size: side of the images in pixels, a multiple of twice the deepest stride."""
         super().__init__()
         self.size = size
-        shape = student_shape(spec)
+        shape = student_shape(spec) if method != "wide" else wide_shape(spec)
         self.recipe = spec.recipe
         self.targets = Targets(spec)
-        self.fusion = AsymptoticFusion(spec.widths, spec.strides) if method == "fusion" else None
+        fusion = _FUSIONS.get(method)
+        self.fusion = AsymptoticFusion(spec.widths, spec.strides, fusion) if fusion else None
         self.embedding = OneClassEmbedding(spec.widths, shape.embedding_width, shape.embedding_inner, shape.blocks)
         self.decoder = ReverseDecoder(
-            spec.widths, shape.embedding_width, shape.stage_widths, shape.blocks, rectified=spec.recipe == "cosine"
+            spec.widths,
+            shape.embedding_width,
+            shape.stage_widths,
+            shape.blocks,
+            rectified=spec.recipe == "cosine",
+            lateral_widths=reduced_widths(spec.widths)[1:] if fusion else (),
         )
+        self.register_buffer("importance", torch.full((len(spec.widths),), 1 / len(spec.widths)))
         for level, stride in enumerate(spec.strides):
             self.register_buffer(f"divisor_{level}", torch.ones(size // stride, size // stride))
         in_channels_last(self)
 
     def forward(self, targets: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Targets [B, C_l, H_l, W_l] -> the same levels, rebuilt."""
-        levels = targets if self.fusion is None else self.fusion(targets)
-        rebuilt: list[torch.Tensor] = self.decoder(self.embedding(levels))
+        fused = () if self.fusion is None else self.fusion(targets)
+        rebuilt: list[torch.Tensor] = self.decoder(self.embedding(targets), fused)
         return rebuilt
 
-    def loss(self, teacher_levels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Distillation loss on the teacher's raw levels, a scalar."""
-        targets = self.targets(teacher_levels)
-        return distillation_loss(self.recipe, targets, self(targets))
+    def loss(self, good: Sequence[torch.Tensor], spoiled: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+        """Distance between the good images' levels and what is rebuilt from the spoiled ones', a scalar.
+
+        good, spoiled: the teacher's raw levels of the same images (model/corruption.py); none rebuilds from the good.
+        """
+        targets = self.targets(good)
+        return distillation_loss(self.recipe, targets, self(targets if spoiled is None else self.targets(spoiled)))
 
     def level_errors(self, teacher_levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Distance at each position of each level, [B, H_l, W_l]."""
@@ -76,9 +114,10 @@ class Student(nn.Module):
 
     @property
     def divisors(self) -> list[torch.Tensor]:
-        """What each level's error is divided by in the map, [H_l, W_l] (see model/spread.py). They are buffers."""
+        """What good images lead one to expect of each level's error, [H_l, W_l] (model/spread.py). They are buffers."""
         return [self.get_buffer(f"divisor_{level}") for level in range(self.targets.levels)]
 
     def anomaly_maps(self, teacher_levels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Smoothed maps [B, S / 4, S / 4]."""
-        return anomaly_maps(self.level_errors(teacher_levels), self.divisors, self.size)
+        errors = self.level_errors(teacher_levels)
+        return anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)

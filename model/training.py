@@ -1,16 +1,18 @@
 """Fitting a product's student from good images alone.
 
-The main path is `Fit.run`: features, training, calibration. Batch order and learning rate are pure functions of the
-seed and the step, so a fit that was stopped and restored ends at the same bits as one that was not. The last step's
+The main path is `Fit.run`: features, training, calibration. The student sees spoiled copies of the good images and
+rebuilds the good ones. What it sees in a step and its learning rate are pure functions of
+the seed and the step, so a fit that was stopped and restored ends at the same bits as one that was not. The last step's
 weights are kept; nothing is selected on test images.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
@@ -20,6 +22,7 @@ import torch
 
 from model.calibration import LEAST_HELD_OUT, calibrate
 from model.checkpoint import Facts, restore_checkpoint, save_checkpoint
+from model.corruption import corrupted
 from model.errors import FitError
 from model.feature_cache import FeatureCache
 from model.frames import RESIZE, Frame, normalised
@@ -87,7 +90,7 @@ class Fit:
         report = on_step or (lambda _: None)
         started = time.monotonic()
         cache = self._features(report)
-        self._student.targets.learn(cache.batches(_TEACHER_BATCH))
+        self._student.targets.learn(self._good(cache))
         while self._step < self.options.steps:
             self._advance(cache)
             self._seconds += time.monotonic() - started
@@ -115,19 +118,28 @@ class Fit:
         }
 
     def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
-        """Run the teacher over the training images, once."""
+        """Run the teacher, once, over the training images and then over each of their spoiled copies."""
         dtype = torch.bfloat16 if self._spec.recipe == "cosine" else torch.float32
-        cache = FeatureCache(len(self._train), dtype, self.options.cache_limit_bytes, self.device)
+        total = len(self._train) * (1 + self.options.corruptions)
+        cache = FeatureCache(total, dtype, self.options.cache_limit_bytes, self.device)
         done = 0
-        for levels in self._teacher_levels(self._train):
+        for levels in self._teacher_levels(itertools.chain(self._train, self._spoiled())):
             cache.put(done, levels)
             done += levels[0].shape[0]
-            report(StepReport(done, len(self._train), math.nan, "features"))
+            report(StepReport(done, total, math.nan, "features"))
         return cache
 
-    def _teacher_levels(self, frames: Sequence[Frame]) -> Iterator[list[torch.Tensor]]:
-        for start in range(0, len(frames), _TEACHER_BATCH):
-            chunk = frames[start : start + _TEACHER_BATCH]
+    def _spoiled(self) -> Iterator[Frame]:
+        for copy in range(self.options.corruptions):
+            for index, frame in enumerate(self._train):
+                yield corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
+
+    def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
+        return cache.batches(_TEACHER_BATCH, len(self._train))
+
+    def _teacher_levels(self, frames: Iterable[Frame]) -> Iterator[list[torch.Tensor]]:
+        source = iter(frames)
+        while chunk := list(itertools.islice(source, _TEACHER_BATCH)):
             with torch.no_grad():
                 levels = self._teacher(normalised(chunk, self._spec.mean, self._spec.std, self.device))
             yield levels
@@ -137,7 +149,13 @@ class Fit:
         self._student.train()
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self.options, self._spec.recipe, self._step)
-        loss = self._student.loss(cache.get(batch_indexes(self.options, len(self._train), self._step)))
+        images = len(self._train)
+        indexes = batch_indexes(self.options, images, self._step)
+        spoiled = None
+        if self.options.corruptions:
+            copies = copy_indexes(self.options, self._step)
+            spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
+        loss = self._student.loss(cache.get(indexes), spoiled)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -150,9 +168,10 @@ class Fit:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
         options, spec = self.options, self._spec
         served = serving_form(self._student)
-        found = examine(served, cache.batches(_TEACHER_BATCH), self._teacher_levels(self._held_out))
+        found = examine(served, self._good(cache), self._teacher_levels(self._held_out))
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
+        self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
         calibration = calibrate(found.scores, found.maps, options.target_false_reject_rate, seed=options.seed)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
@@ -187,6 +206,14 @@ def batch_indexes(options: FitOptions, images: int, step: int) -> list[int]:
     epochs = {place // images for place in places}
     orders = {epoch: np.random.default_rng((options.seed, epoch)).permutation(images) for epoch in epochs}
     return [int(orders[place // images][place % images]) for place in places]
+
+
+def copy_indexes(options: FitOptions, step: int) -> list[int]:
+    """Which spoiled copy of each image a step shows."""
+    return [
+        int(copy)
+        for copy in np.random.default_rng((options.seed, step)).integers(options.corruptions, size=options.batch)
+    ]
 
 
 def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:

@@ -23,7 +23,9 @@ import click
     "--fps", default=8.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of each camera."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides what is drawn.")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]")
+@click.option(
+    "--steps", type=click.IntRange(min=1), help="Training steps.  [default: 100 on drawn images, else the method's own]"
+)
 @click.option("--no-retrain", is_flag=True, help="Leave the scheduled retraining out.")
 @click.option("--keep", is_flag=True, help="Leave everything running at the end, and print the addresses.")
 @click.option("--kafka", default="auto", type=click.Choice(["auto", "apache", "tansu"]), envvar="LINEWATCH_LOCAL__KAFKA", show_default=True, help="Which broker.")  # noqa: E501  # fmt: skip

@@ -31,12 +31,13 @@ from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
 
 RETRAIN_FPS = 2.0
+DRAWN_STEPS = 100  # drawn parts are easy, and somebody is watching
 NEW_VERSION_IMAGES = 5
 
 
 @dataclass(frozen=True)
 class DemoOptions:
-    """data: MVTec layout, or None to draw products. fps: of each camera."""
+    """data: MVTec layout, or None to draw products. fps: of each camera. steps: None takes the method's own."""
 
     data: Path | None = None
     out: Path = Path("demo-results")
@@ -134,7 +135,8 @@ def _settings(options: DemoOptions, servers: LocalServers, products: list[DemoPr
     import os
 
     os.environ.update(servers.environment())
-    fit = {"steps": options.steps} if options.steps else {}
+    steps = options.steps or (None if options.data else DRAWN_STEPS)
+    fit = {"steps": steps} if steps else {}
     return Settings.from_values(
         {
             "stream": {"heat_maps": "always"},

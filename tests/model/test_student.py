@@ -1,18 +1,20 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 import torch.nn.functional as F
 
-from model.anomaly_map import anomaly_maps, image_scores
-from model.fusion import AsymptoticFusion, LevelFusion
+from model.anomaly_map import anomaly_maps, image_scores, level_maps
+from model.fusion import AsymptoticFusion, FusionShape, LevelFusion, LevelWeights, reduced_widths
 from model.losses import distillation_loss, error_maps
 from model.serving_form import serving_form
 from model.spread import level_importance, place_shares
-from model.student import Student
+from model.student import Method, Student
 from model.targets import Targets
 from model.teachers.efficientnet_lite import LITE0
-from model.teachers.resnet import RESNET18
+from model.teachers.resnet import RESNET18, WIDE_RESNET50
 
 
 def levels(batch: int = 2, size: int = 128, seed: int = 0) -> list[torch.Tensor]:
@@ -25,15 +27,16 @@ def levels(batch: int = 2, size: int = 128, seed: int = 0) -> list[torch.Tensor]
 
 def test_every_fusion_starts_with_equal_weights() -> None:
     means = AsymptoticFusion(LITE0.widths, LITE0.strides).mean_level_weights(levels())
-    assert set(means) == {"geometry.1", "geometry.2", "semantics.1", "semantics.2", "semantics.3"}
+    assert set(means) == {"geometry.1", "geometry.2", "semantics.2", "semantics.3"}
     for name, weights in means.items():
         count = 2 if name.startswith("geometry") else 3
         assert weights == pytest.approx([1 / count] * count, abs=1e-6)
 
 
-def test_fusion_keeps_the_levels_shapes() -> None:
+def test_fusion_gives_maps_for_levels_2_and_3() -> None:
     fused = AsymptoticFusion(LITE0.widths, LITE0.strides)(levels())
-    assert [x.shape for x in fused] == [x.shape for x in levels()]
+    assert [x.shape for x in fused] == [(2, 32, 8, 8), (2, 32, 4, 4)]
+    assert reduced_widths(WIDE_RESNET50.widths) == [32, 64, 128]
 
 
 def test_semantics_do_not_enter_the_geometry_stage() -> None:
@@ -47,16 +50,46 @@ def test_semantics_do_not_enter_the_geometry_stage() -> None:
     assert not torch.allclose(one_out[0], other_out[0])
 
 
-def test_fusion_weights_can_be_learned() -> None:
+@pytest.mark.parametrize("weights", ["position", "scalar"])
+def test_fusion_weights_can_be_learned(weights: LevelWeights) -> None:
     torch.manual_seed(0)
-    fuse = LevelFusion((16, 16), (8, 16), target=0)
+    fuse = LevelFusion((16, 16), (8, 16), target=0, weights=weights)
     wanted, noise = torch.randn(4, 16, 8, 8), torch.randn(4, 16, 4, 4)
     optimiser = torch.optim.Adam(fuse.parameters(), lr=0.01)
-    for _ in range(10):
+    for _ in range(60):
         optimiser.zero_grad()
         F.mse_loss(fuse([wanted, noise]), wanted.relu()).backward()
         optimiser.step()
-    assert float(fuse.weigh.weight.detach().abs().sum()) > 0
+    with torch.no_grad():
+        maps = [resample(level) for resample, level in zip(fuse.resample, [wanted, noise], strict=True)]
+        given = fuse.weigh(maps).mean(dim=(0, 2, 3))
+    assert abs(float(given[0]) - 0.5) > 1e-3
+
+
+def test_mean_weights_stay_what_they_are() -> None:
+    fuse = LevelFusion((16, 16, 16), (8, 16, 32), target=0, weights="mean")
+    assert fuse.weigh([torch.zeros(1)] * 3).flatten().tolist() == pytest.approx([1 / 3] * 3)
+    assert not any(parameter.requires_grad for parameter in fuse.weigh.parameters())
+
+
+def test_semantics_come_first_where_the_order_is_reversed() -> None:
+    means = AsymptoticFusion(LITE0.widths, LITE0.strides, FusionShape(first=(1, 2))).mean_level_weights(levels())
+    assert set(means) == {"geometry.2", "geometry.3", "semantics.2", "semantics.3"}
+
+
+def test_the_wide_student_has_as_many_parameters_as_the_one_with_fusion() -> None:
+    fusion, wide, plain = (
+        sum(p.numel() for p in Student(LITE0, method).parameters()) for method in ("fusion", "wide", "plain")
+    )
+    assert plain < fusion <= wide < fusion * 1.05
+
+
+def test_a_student_rebuilds_the_good_part_from_a_spoiled_one() -> None:
+    student = Student(LITE0, "fusion", 64).eval().requires_grad_(False)
+    good, spoiled = levels(size=64), levels(size=64, seed=1)
+    expected = distillation_loss("standardised", student.targets(good), student(student.targets(spoiled)))
+    assert float(student.loss(good, spoiled)) == pytest.approx(float(expected))
+    assert float(student.loss(good, spoiled)) != pytest.approx(float(student.loss(spoiled, good)))
 
 
 def test_fusion_joins_three_levels_only() -> None:
@@ -64,12 +97,12 @@ def test_fusion_joins_three_levels_only() -> None:
         AsymptoticFusion((8, 16), (4, 8))
 
 
-@pytest.mark.parametrize("method", ["fusion", "plain"])
+@pytest.mark.parametrize("method", get_args(Method))
 @pytest.mark.parametrize("spec", [LITE0, RESNET18])
-def test_a_student_rebuilds_every_level(method: str, spec: object) -> None:
+def test_a_student_rebuilds_every_level(method: Method, spec: object) -> None:
     assert spec in (LITE0, RESNET18)
     declared = LITE0 if spec is LITE0 else RESNET18
-    student = Student(declared, "fusion" if method == "fusion" else "plain", 64)
+    student = Student(declared, method, 64)
     x = [torch.randn(2, w, 64 // s, 64 // s) for w, s in zip(declared.widths, declared.strides, strict=True)]
     assert [r.shape for r in student(student.targets(x))] == [t.shape for t in x]
     assert student.anomaly_maps(x).shape == (2, 16, 16)
@@ -123,13 +156,28 @@ def test_serving_form_scores_as_the_student_and_leaves_it_alone() -> None:
 
 def test_smoothing_keeps_a_constant_map() -> None:
     flat = [torch.full((1, side, side), 3.0) for side in (16, 8, 4)]
-    maps = anomaly_maps(flat, [torch.full((side, side), 3.0) for side in (16, 8, 4)], 128)
+    maps = anomaly_maps(flat, [torch.ones(side, side) for side in (16, 8, 4)], torch.tensor([0.2, 0.3, 0.5]), 128)
     assert torch.allclose(maps, torch.full((1, 32, 32), 3.0), atol=1e-5)
     assert image_scores(maps).tolist() == pytest.approx([3.0], abs=1e-5)
 
 
+def test_the_score_is_the_evidence_and_the_place_is_where_all_levels_agree() -> None:
+    """A spot of level 1 alone is no defect; where all levels rise, the map has its maximum: that of the evidence."""
+    one, two, three = torch.ones(1, 16, 16), torch.ones(1, 8, 8), torch.ones(1, 4, 4)
+    one[0, 12:, 12:] = 40.0
+    one[0, :4, :4], two[0, :2, :2], three[0, :1, :1] = 6.0, 6.0, 6.0
+    weights = torch.tensor([0.0, 0.3, 0.7])
+    ones = [torch.ones(side, side) for side in (16, 8, 4)]
+    (anomaly,) = anomaly_maps([one, two, three], ones, weights, 128)
+    row, column = divmod(int(anomaly.argmax()), 32)
+    assert row < 8
+    assert column < 8
+    levels_LHW = level_maps([one, two, three], ones, 128)[0]
+    assert float(anomaly.max()) == pytest.approx(float((levels_LHW * weights[:, None, None]).sum(0).max()), rel=1e-5)
+
+
 def test_levels_count_by_what_they_explain_on_good_images() -> None:
-    assert level_importance("standardised", (0.1, 0.3, 0.6)) == pytest.approx((0.1, 0.3, 0.6))
+    assert level_importance("standardised", (0.1, 0.2, 0.4)) == pytest.approx((1 / 21, 4 / 21, 16 / 21))
     assert level_importance("standardised", (-0.5, 0.2, 0.2))[0] > 0
     assert level_importance("cosine", (0.1, 0.3, 0.6)) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 

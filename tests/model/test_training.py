@@ -20,8 +20,9 @@ class Stopped(Exception):
 def test_a_fit_reports_its_phases_in_order(good_frames: list[Frame], small_options: Options) -> None:
     reports: list[StepReport] = []
     Fit("disc", good_frames[:16], good_frames[16:], small_options()).run(reports.append)
-    assert [report.phase for report in reports] == ["features"] + ["training"] * 3 + ["calibration"]
+    assert [report.phase for report in reports] == ["features"] * 4 + ["training"] * 3 + ["calibration"]
     assert [report.step for report in reports if report.phase == "training"] == [1, 2, 3]
+    assert [report.step for report in reports if report.phase == "features"] == [16, 32, 48, 64]  # and three copies
     assert all(math.isfinite(report.loss) == (report.phase == "training") for report in reports)
 
 
