@@ -68,6 +68,29 @@ class Screen:
             yield on_beat
         self._done(title, begun)
 
+    @contextmanager
+    def runs(self, title: str) -> Iterator[tuple[Callable[[str, int, int], None], Callable[[str, int, int], None]]]:
+        """A bar for a row of long runs with the time left, and one for the phase that the present run is in."""
+        begun = time.monotonic()
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True, speed_estimate_period=86_400) as progress:
+            row, phase = progress.add_task(title, total=None), progress.add_task("", total=None)
+
+            def on_run(name: str, done: int, of: int) -> None:
+                progress.update(row, description=f"{title}: {name}", completed=done, total=of)
+
+            def on_phase(name: str, done: int, of: int) -> None:
+                progress.update(phase, description=f"  {name}", completed=done, total=of)
+
+            yield on_run, on_phase
+        self._done(title, begun)
+
     def summary(self, report: Report, figures: dict[str, Any]) -> None:
         """The table that the demo ends with."""
         table = Table(title=report.title, title_justify="left")

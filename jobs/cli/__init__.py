@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.benchmark import benchmark
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.demo import demo, doctor
 from jobs.cli.local import local
@@ -17,7 +18,7 @@ from jobs.cli.stream import deadletters, events, replay, serve
 
 ORDER = (
     ("First steps", ("demo", "doctor", "local", "setup", "config")),
-    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule")),
+    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule", "benchmark")),
     ("The stream", ("serve", "replay", "events", "deadletters")),
     ("For developers", ("schemas",)),
 )
@@ -85,7 +86,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay, schedule, schemas, score,
-    serve, setup,
+    benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay, schedule,
+    schemas, score, serve, setup,
 ):  # fmt: skip
     main.add_command(command)

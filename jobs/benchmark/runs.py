@@ -1,0 +1,262 @@
+"""One run: a method fitted on a category's good images with a seed, and what it makes of the test images.
+
+A run's result is a small file of its own, so a benchmark that was stopped goes on where it was.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, cast, get_args
+
+import numpy as np
+import torch
+
+from jobs.benchmark.layouts import Category
+from jobs.datasets import GOOD
+from jobs.truth import read_mask
+from model import (
+    Engine,
+    Fit,
+    FitOptions,
+    Frame,
+    Scored,
+    aupimo,
+    aupro,
+    average_precision,
+    calibrate,
+    f1_max,
+    image_auroc,
+    pixel_auroc,
+    read_frame,
+    split,
+)
+from model.baselines import Baseline, baseline
+from model.frames import normalised
+from model.resampling import upsample
+from model.scored import scored
+from model.student import Method as StudentMethod
+from model.teachers import load_teacher
+
+Method = str
+STUDENTS: tuple[str, ...] = get_args(StudentMethod)
+METHODS: tuple[str, ...] = (*STUDENTS, *get_args(Baseline))
+HELD_OUT_FRACTION = 0.2
+_CHUNK = 16
+
+OnPhase = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is run: every category with every method and seed."""
+
+    categories: tuple[Category, ...]
+    methods: tuple[Method, ...]
+    seeds: tuple[int, ...]
+    options: FitOptions
+
+    def config(self) -> dict[str, Any]:
+        """What results depend on besides category, method and seed."""
+        return self.options.model_dump(mode="json", exclude={"method", "seed", "cache_limit_bytes"})
+
+
+@dataclass(frozen=True)
+class Result:
+    """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn)."""
+
+    seed: int
+    image_auroc: float
+    average_precision: float
+    f1_max: float
+    pixel_auroc: float | None
+    aupro: float | None
+    aupro_05: float | None
+    aupimo: float | None
+    false_reject_rate: float
+    escape_rate: float
+    review_rate: float
+    fit_seconds: float
+    explained_variance: tuple[float, ...] | None
+    level_weights: dict[str, list[float]] | None
+    worst: tuple[tuple[str, float], ...]
+    """Names and normalised scores of the highest-scored good and the lowest-scored defective images."""
+
+
+MEASURES = tuple(
+    field.name for field in fields(Result) if field.name not in ("seed", "explained_variance", "level_weights", "worst")
+)
+
+
+@dataclass(frozen=True, eq=False)
+class _Judged:
+    """What a method makes of the test images."""
+
+    scored: list[Scored]
+    seconds: float
+    explained_variance: tuple[float, ...] | None = None
+    level_weights: dict[str, list[float]] | None = None
+
+
+def run_plan(
+    plan: Plan, folder: Path, on_run: Callable[[str, int, int], None], on_phase: OnPhase
+) -> dict[str, dict[str, list[Result]]]:
+    """Run what is not yet in the folder; returns method -> category -> results by seed.
+
+    Args:
+        on_run: called with (name of the run, runs done, of) before each run and at the end.
+        on_phase: called with (phase, done, of) within a run.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    runs = [(c, m, s) for c in plan.categories for m in plan.methods for s in plan.seeds]
+    results: dict[str, dict[str, list[Result]]] = {method: {} for method in plan.methods}
+    images: tuple[str, _Images] | None = None
+    for done, (category, method, seed) in enumerate(runs):
+        on_run(f"{category.name} {method} seed {seed}", done, len(runs))
+        file = folder / f"{category.name}.{method}.{seed}.{_digest(plan, category)}.json"
+        if file.is_file():
+            result = _read(file)
+        else:
+            if images is None or images[0] != category.name:
+                images = (category.name, _Images(category, plan.options.size))
+            result = _run(images[1], method, plan.options.model_copy(update={"seed": seed}), on_phase)
+            file.write_text(json.dumps(asdict(result), indent=2) + "\n")
+        results[method].setdefault(category.name, []).append(result)
+    on_run("done", len(runs), len(runs))
+    return results
+
+
+class _Images:
+    """A category's frames and masks, read once for all methods and seeds."""
+
+    def __init__(self, category: Category, size: int) -> None:
+        good = [path.read_bytes() for path in category.train]
+        train_at, held_at = split([hashlib.sha256(data).hexdigest() for data in good], HELD_OUT_FRACTION)
+        self.name = category.name
+        self.train = [read_frame(good[index], size) for index in train_at]
+        self.held_out = [read_frame(good[index], size) for index in held_at]
+        self.test = [read_frame(image.path.read_bytes(), size) for image in category.test]
+        self.names = [f"{image.kind}/{image.path.name}" for image in category.test]
+        self.defective = [image.kind != GOOD for image in category.test]
+        self.masks = [self._mask(image.mask, image.kind, n) for n, image in enumerate(category.test)]
+
+    def _mask(self, path: Path | None, kind: str, index: int) -> np.ndarray | None:
+        """Ground truth at the image's size: empty for a good image, None for a defect that nobody drew."""
+        height, width = self.test[index].height, self.test[index].width
+        if kind == GOOD:
+            return np.zeros((height, width), dtype=bool)
+        if path is None:
+            return None
+        mask = read_mask(path.read_bytes())
+        return mask if mask.shape == (height, width) else None
+
+
+def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> Result:
+    judge = _student if method in STUDENTS else _baseline
+    judged = judge(images, method, options, on_phase)
+    on_phase("measuring", 0, 1)
+    scores = [one.normalised_score for one in judged.scored]
+    verdicts = {
+        bad: [one.verdict for one, is_bad in zip(judged.scored, images.defective, strict=True) if is_bad == bad]
+        for bad in (False, True)
+    }
+    return Result(
+        seed=options.seed,
+        image_auroc=image_auroc(scores, images.defective),
+        average_precision=average_precision(scores, images.defective),
+        f1_max=f1_max(scores, images.defective),
+        **_pixels(judged.scored, images),
+        false_reject_rate=_share(verdicts[False], "NotOK"),
+        escape_rate=_share(verdicts[True], "OK"),
+        review_rate=_share(verdicts[False] + verdicts[True], "NotDecidable"),
+        fit_seconds=judged.seconds,
+        explained_variance=judged.explained_variance,
+        level_weights=judged.level_weights,
+        worst=tuple(_worst(images, scores)),
+    )
+
+
+def _student(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> _Judged:
+    begun = time.monotonic()
+    options = FitOptions.model_validate({**options.model_dump(), "method": method})
+    fit = Fit(images.name, images.train, images.held_out, options, device=_device())
+    bundle = fit.run(lambda report: on_phase(report.phase, report.step, report.steps))
+    seconds = time.monotonic() - begun
+    engine = Engine(lambda _: bundle, device=_device())
+    training = bundle.manifest.training
+    results = [
+        one
+        for start in range(0, len(images.test), _CHUNK)
+        for chunk in [images.test[start : start + _CHUNK]]
+        for one in engine.score(chunk, [images.name] * len(chunk))
+    ]
+    return _Judged(results, seconds, training.explained_variance, training.level_weights)
+
+
+def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> _Judged:
+    begun = time.monotonic()
+    teacher = load_teacher(options.backbone, _device())
+    made = baseline(cast(Baseline, method), teacher.spec, options.size, options.seed)
+
+    def levels(frames: Sequence[Frame], phase: str) -> Iterator[list[torch.Tensor]]:
+        for start in range(0, len(frames), _CHUNK):
+            on_phase(phase, start, len(frames))
+            chunk = frames[start : start + _CHUNK]
+            yield teacher(normalised(chunk, teacher.spec.mean, teacher.spec.std, _device()))
+
+    def maps(frames: Sequence[Frame], phase: str) -> np.ndarray:
+        return np.concatenate([made.maps(batch).cpu().numpy() for batch in levels(frames, phase)])
+
+    with torch.inference_mode():
+        made.fit(levels(images.train, "features"))
+        held_out = maps(images.held_out, "calibration")
+        seconds = time.monotonic() - begun
+        found = maps(images.test, "scoring")
+    calibration = calibrate(held_out.max(axis=(1, 2)), held_out, options.target_false_reject_rate, seed=options.seed)
+    frames = images.test
+    return _Judged(
+        [scored(map_HW, calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)], seconds
+    )
+
+
+def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, float | None]:
+    """Measures on all pixels of the images that have a truth, pooled, at the images' own size."""
+    pairs = [(one, mask) for one, mask in zip(results, images.masks, strict=True) if mask is not None]
+    masks = [mask for _, mask in pairs]
+    if not any(mask.any() for mask in masks):
+        return {"pixel_auroc": None, "aupro": None, "aupro_05": None, "aupimo": None}
+    maps = [upsample(one.anomaly_map, one.height, one.width) for one, _ in pairs]
+    return {
+        "pixel_auroc": pixel_auroc(maps, masks),
+        "aupro": aupro(maps, masks, 0.3),
+        "aupro_05": aupro(maps, masks, 0.05),
+        "aupimo": aupimo(maps, masks),
+    }
+
+
+def _worst(images: _Images, scores: Sequence[float], count: int = 4) -> Iterator[tuple[str, float]]:
+    ranked = sorted(zip(scores, images.names, images.defective, strict=True))
+    yield from [(name, score) for score, name, bad in reversed(ranked) if not bad][:count]
+    yield from [(name, score) for score, name, bad in ranked if bad][:count]
+
+
+def _share(verdicts: Sequence[str], which: str) -> float:
+    return verdicts.count(which) / len(verdicts) if verdicts else float("nan")
+
+
+def _digest(plan: Plan, category: Category) -> str:
+    """Of what a result depends on: options, and which files the category has."""
+    files = [*category.train, *(image.path for image in category.test)]
+    facts = [plan.config(), [(path.name, path.stat().st_size) for path in files]]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def _read(file: Path) -> Result:
+    values = json.loads(file.read_text())
+    return Result(**values)
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"

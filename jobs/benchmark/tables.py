@@ -1,0 +1,83 @@
+"""The figures of a benchmark as JSON and as a Markdown table."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from jobs.benchmark.runs import MEASURES, Method, Plan, Result
+
+SHOWN = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo", "f1_max", "false_reject_rate", "escape_rate")
+MVTEC_AD = frozenset(
+    ("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
+     "toothbrush", "transistor", "wood", "zipper")
+)  # fmt: skip
+PUBLISHED = {
+    "asymptotic fusion, 2026 (published)": (0.990, 0.979, 0.948),
+    "RD4AD, 2022 (published)": (0.985, 0.978, 0.939),
+}
+"""Mean over MVTec AD's 15 categories: image AUROC, pixel AUROC, AUPRO."""
+
+
+def figures(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> dict[str, Any]:
+    """The first method's categories and mean at the top, every method's under "methods"."""
+    by_method = {method: _of_method(categories) for method, categories in results.items()}
+    first = by_method[plan.methods[0]]
+    config = {**plan.config(), "methods": list(plan.methods), "seeds": list(plan.seeds)}
+    return {"config": config, **first, "methods": by_method}
+
+
+def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
+    """One table per category and one of the means, a row per method: mean of the seeds ± their deviation."""
+    lines = [
+        f"{plan.options.backbone}, {plan.options.size} px, {plan.options.steps} steps, {len(plan.seeds)} seeds; "
+        "last step, nothing chosen on test images. Mean over seeds ± deviation; shares of 1.",
+        "",
+    ]
+    for category in plan.categories:
+        rows = [[method, *(_cell(results[method][category.name], name) for name in SHOWN)] for method in plan.methods]
+        lines += [f"### {category.name}", "", *table(["method", *SHOWN], rows), ""]
+    rows = []
+    for method in plan.methods:
+        mean = _of_method(results[method])["mean"]
+        rows.append([method, *(_figure(mean[name]) for name in SHOWN)])
+    if {category.name for category in plan.categories} == MVTEC_AD:
+        rows += [[name, *(f"{value:.3f}" for value in values), *[""] * 5] for name, values in PUBLISHED.items()]
+    return "\n".join([*lines, "### Mean over categories", "", *table(["method", *SHOWN], rows), ""])
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A Markdown table, line by line; the first column is text, the others are figures."""
+    rule = ["---", *["---:"] * (len(head) - 1)]
+    return ["| " + " | ".join(name.replace("_", " ") for name in row) + " |" for row in (head, rule, *rows)]
+
+
+def _of_method(categories: dict[str, list[Result]]) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        name: {"seeds": [asdict(result) for result in seeds], "mean": _means([asdict(result) for result in seeds])}
+        for name, seeds in categories.items()
+    }
+    return {"categories": found, "mean": _means([category["mean"] for category in found.values()])}
+
+
+def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:
+    """Of each measure over the rows that have it; None where none has."""
+    return {name: _mean([row[name] for row in rows]) for name in MEASURES}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    there = [value for value in values if value is not None and not math.isnan(value)]
+    return sum(there) / len(there) if there else None
+
+
+def _cell(seeds: Sequence[Result], name: str) -> str:
+    values = [getattr(result, name) for result in seeds]
+    mean = _mean(values)
+    if mean is None or len(values) < 2:
+        return _figure(mean)
+    deviation = math.sqrt(sum((value - mean) ** 2 for value in values) / (len(values) - 1))
+    return f"{mean:.3f} ± {deviation:.3f}"
+
+
+def _figure(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,98 @@
+"""`linewatch benchmark` and `ablate`: the protocol on folders of labelled images."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+
+METHODS = (
+    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "knn", "mahalanobis"
+)  # fmt: skip
+"""jobs.benchmark.runs.METHODS, which would load torch for --help; a test compares them."""
+
+
+def _shared(command: Any) -> Any:
+    options = (
+        click.argument("folder", type=click.Path(path_type=Path)),
+        click.option("--backbone", "-b", default="efficientnet_lite0", show_default=True, help="The teacher."),
+        click.option("--category", "-c", "only", multiple=True, metavar="C", help="Only this one. May be repeated."),
+        click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="How many."),
+        click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]"),
+        click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side in pixels."),
+        click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Figures."),
+        click.option(
+            "--out", default=Path("benchmark-results"), show_default=True, type=click.Path(path_type=Path),
+            help="Folder for the runs, the table and the page. Runs that lie there are not run again.",
+        ),
+    )  # fmt: skip
+    for option in reversed(options):
+        command = option(command)
+    return command
+
+
+@click.command()
+@_shared
+@click.option(
+    "--method", "-m", "methods", multiple=True, type=click.Choice(METHODS), default=("fusion",), show_default=True,
+    help="May be repeated.",
+)  # fmt: skip
+def benchmark(
+    folder: Path,
+    backbone: str,
+    only: tuple[str, ...],
+    seeds: int,
+    steps: int | None,
+    size: int,
+    json_file: Path | None,
+    out: Path,
+    methods: tuple[str, ...],
+) -> None:
+    """Measure methods on every category in FOLDER, by one protocol.
+
+    A fit sees a category's good training images alone and runs a fixed number of steps; its last step is measured.
+    Nothing is chosen on test images. Layouts of MVTec AD, MVTec AD 2 and VisA are recognised. A run that was stopped
+    goes on where it was.
+
+    \b
+    Example:  linewatch benchmark mvtec_ad --backbone wide_resnet50_2 --json figures.json
+              linewatch benchmark mvtec_ad -c bottle -m fusion -m plain -m knn
+    """
+    from jobs.benchmark.tables import figures, markdown
+
+    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods)
+    text = markdown(plan, results)
+    (out / "table.md").write_text(text)
+    found = figures(plan, results)
+    (json_file or out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
+    click.echo(text)
+
+
+def _run(
+    folder: Path,
+    backbone: str,
+    only: tuple[str, ...],
+    seeds: int,
+    steps: int | None,
+    size: int,
+    out: Path,
+    methods: tuple[str, ...],
+) -> Any:
+    from jobs.benchmark import Plan, categories, run_plan
+    from jobs.datasets import DatasetError
+    from jobs.progress import Screen
+    from model import FitOptions
+
+    found = categories(folder)
+    missing = set(only) - {category.name for category in found}
+    if missing:
+        raise DatasetError(f"{folder} has no category {', '.join(sorted(missing))}: {', '.join(c.name for c in found)}")
+    chosen = {"steps": steps} if steps else {}
+    plan = Plan(
+        categories=tuple(category for category in found if not only or category.name in only),
+        methods=tuple(dict.fromkeys(methods)),
+        seeds=tuple(range(seeds)),
+        options=FitOptions.model_validate({"backbone": backbone, "size": size, **chosen}),
+    )
+    with Screen().runs("Benchmark") as (on_run, on_phase):
+        return plan, run_plan(plan, out / "runs", on_run, on_phase)

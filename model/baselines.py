@@ -1,0 +1,101 @@
+"""What a detector has to beat: two methods that train nothing, on the very features that the student learns from.
+
+Both see the teacher's levels as the student's targets (unit length, standardised), and their distances become maps and
+scores by the same resolution and smoothing, so what differs is the method alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+
+from model.anomaly_map import MAP_STRIDE, SMOOTHING_FRACTION
+from model.smoothing import smooth
+from model.targets import Targets
+from model.teachers import TeacherSpec
+
+Baseline = Literal["knn", "mahalanobis"]
+Batches = Iterable[Sequence[torch.Tensor]]
+
+_BANK = 15_000
+_SHRINKAGE = 0.01
+
+
+class PatchKNN:
+    """Distance of each patch to the nearest good one (PatchCore: Roth et al., CVPR 2022, section 3; no coreset).
+
+    A patch is the 3x3-pooled feature of all three levels at level 2's resolution, each level at unit length. The bank
+    is a random choice of 15,000 patches of good images.
+    """
+
+    def __init__(self, spec: TeacherSpec, size: int, seed: int) -> None:
+        self.size, self.seed = size, seed
+        self._side = size // spec.strides[1]
+
+    def fit(self, good: Batches) -> None:
+        """good: the teacher's levels of good images, batch by batch."""
+        patches = torch.cat([self._patches(levels).flatten(0, 2) for levels in good])
+        order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(self.seed))
+        self._bank = patches[order[:_BANK]]
+
+    def maps(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Levels [B, C_l, H_l, W_l] -> maps [B, S / 4, S / 4]."""
+        patches_BHWC = self._patches(levels)
+        nearest = torch.stack([torch.cdist(p.flatten(0, 1), self._bank).amin(dim=1) for p in patches_BHWC])
+        return as_maps(nearest.square().reshape(-1, self._side, self._side), self.size)
+
+    def _patches(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[B, H, W, C], C = channels of all levels."""
+        maps = []
+        for level_BCHW in levels:
+            pooled = F.avg_pool2d(level_BCHW.float(), 3, stride=1, padding=1)
+            pooled = F.interpolate(pooled, size=(self._side, self._side), mode="bilinear", align_corners=False)
+            maps.append(F.normalize(pooled, dim=1))
+        return torch.cat(maps, dim=1).permute(0, 2, 3, 1)
+
+
+class Mahalanobis:
+    """The null model: how unlikely the deepest level's feature is under one gaussian over all good positions.
+
+    Rippel, Mertens and Merhof (ICPR 2020) for whole images; here at each position of the deepest level.
+    """
+
+    def __init__(self, spec: TeacherSpec, size: int) -> None:
+        self.size = size
+        self._targets = Targets(spec)
+
+    def fit(self, good: Batches) -> None:
+        """good: the teacher's levels of good images, batch by batch."""
+        batches = list(good)
+        self._targets.learn(batches)
+        x_NC = torch.cat([self._deepest(levels).flatten(0, 2) for levels in batches]).double()
+        self._mean_C = x_NC.mean(dim=0)
+        covariance = torch.cov((x_NC - self._mean_C).T)
+        ridge = _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        self._precision = torch.linalg.inv(covariance + ridge)
+
+    def maps(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Levels [B, C_l, H_l, W_l] -> maps [B, S / 4, S / 4]."""
+        off_BHWC = self._deepest(levels).double() - self._mean_C
+        distance_BHW: torch.Tensor = ((off_BHWC @ self._precision) * off_BHWC).mean(dim=-1)
+        return as_maps(distance_BHW.float(), self.size)
+
+    def _deepest(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """[B, H_3, W_3, C_3]."""
+        targets: list[torch.Tensor] = self._targets(levels)
+        return targets[-1].permute(0, 2, 3, 1)
+
+
+def baseline(name: Baseline, spec: TeacherSpec, size: int, seed: int) -> PatchKNN | Mahalanobis:
+    """seed: decides which patches the bank keeps; the null model draws nothing."""
+    return PatchKNN(spec, size, seed) if name == "knn" else Mahalanobis(spec, size)
+
+
+def as_maps(distances_BHW: torch.Tensor, size: int) -> torch.Tensor:
+    """Distances of any resolution -> smoothed maps [B, S / 4, S / 4]."""
+    side = size // MAP_STRIDE
+    upsampled = F.interpolate(distances_BHW[:, None], size=(side, side), mode="bilinear", align_corners=False)
+    return smooth(upsampled, sigma=SMOOTHING_FRACTION * side)[:, 0]
