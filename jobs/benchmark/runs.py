@@ -3,11 +3,12 @@
 A run's result is a small file of its own, so a benchmark that was stopped goes on where it was.
 """
 
+import base64
 import hashlib
 import json
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -27,6 +28,9 @@ from model import (
     aupro,
     average_precision,
     calibrate,
+    cut,
+    encode_heat_png,
+    encode_mask_png,
     f1_max,
     image_auroc,
     pixel_auroc,
@@ -44,6 +48,7 @@ Method = str
 STUDENTS: tuple[str, ...] = get_args(StudentMethod)
 METHODS: tuple[str, ...] = (*STUDENTS, *get_args(Baseline))
 HELD_OUT_FRACTION = 0.2
+WORST_EACH = 4
 _CHUNK = 16
 
 OnPhase = Callable[[str, int, int], None]
@@ -64,6 +69,23 @@ class Plan:
 
 
 @dataclass(frozen=True)
+class WorstCase:
+    """An image that a method judges worst: a good one with a high score, or a defective one with a low score.
+
+    path, truth: of the image and of its drawn mask. heat, mask: PNG in base64; the heat map has the detector's own
+    resolution.
+    """
+
+    path: str
+    kind: str
+    truth: str | None
+    normalised_score: float
+    verdict: str
+    heat: str
+    mask: str
+
+
+@dataclass(frozen=True)
 class Result:
     """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn)."""
 
@@ -81,8 +103,8 @@ class Result:
     fit_seconds: float
     explained_variance: tuple[float, ...] | None
     level_weights: dict[str, list[float]] | None
-    worst: tuple[tuple[str, float], ...]
-    """Names and normalised scores of the highest-scored good and the lowest-scored defective images."""
+    worst: tuple[WorstCase, ...]
+    """The highest-scored good and the lowest-scored defective images."""
 
 
 MEASURES = tuple(
@@ -138,7 +160,7 @@ class _Images:
         self.train = [read_frame(good[index], size) for index in train_at]
         self.held_out = [read_frame(good[index], size) for index in held_at]
         self.test = [read_frame(image.path.read_bytes(), size) for image in category.test]
-        self.names = [f"{image.kind}/{image.path.name}" for image in category.test]
+        self.files = category.test
         self.defective = [image.kind != GOOD for image in category.test]
         self.masks = [self._mask(image.mask, image.kind, n) for n, image in enumerate(category.test)]
 
@@ -174,7 +196,7 @@ def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase
         fit_seconds=judged.seconds,
         explained_variance=judged.explained_variance,
         level_weights=judged.level_weights,
-        worst=tuple(_worst(images, scores)),
+        worst=tuple(_worst(images, judged.scored)),
     )
 
 
@@ -236,10 +258,22 @@ def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, float | Non
     }
 
 
-def _worst(images: _Images, scores: Sequence[float], count: int = 4) -> Iterator[tuple[str, float]]:
-    ranked = sorted(zip(scores, images.names, images.defective, strict=True))
-    yield from [(name, score) for score, name, bad in reversed(ranked) if not bad][:count]
-    yield from [(name, score) for score, name, bad in ranked if bad][:count]
+def _worst(images: _Images, results: Sequence[Scored]) -> Iterator[WorstCase]:
+    order = sorted(range(len(results)), key=lambda n: results[n].normalised_score)
+    good = [n for n in reversed(order) if not images.defective[n]][:WORST_EACH]
+    bad = [n for n in order if images.defective[n]][:WORST_EACH]
+    for n in (*good, *bad):
+        image, one = images.files[n], results[n]
+        side = one.anomaly_map.shape[0]
+        yield WorstCase(
+            path=str(image.path),
+            kind=image.kind,
+            truth=str(image.mask) if image.mask else None,
+            normalised_score=one.normalised_score,
+            verdict=one.verdict,
+            heat=base64.b64encode(encode_heat_png(replace(one, width=side, height=side))).decode(),
+            mask=base64.b64encode(encode_mask_png(cut(one).mask)).decode(),
+        )
 
 
 def _share(verdicts: Sequence[str], which: str) -> float:
@@ -255,7 +289,7 @@ def _digest(plan: Plan, category: Category) -> str:
 
 def _read(file: Path) -> Result:
     values = json.loads(file.read_text())
-    return Result(**values)
+    return Result(**{**values, "worst": tuple(WorstCase(**case) for case in values["worst"])})
 
 
 def _device() -> str:

@@ -54,10 +54,20 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def _of_method(categories: dict[str, list[Result]]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        name: {"seeds": [asdict(result) for result in seeds], "mean": _means([asdict(result) for result in seeds])}
+        name: {"seeds": [_plain(result) for result in seeds], "mean": means_of(seeds)}
         for name, seeds in categories.items()
     }
     return {"categories": found, "mean": _means([category["mean"] for category in found.values()])}
+
+
+def means_of(seeds: Sequence[Result]) -> dict[str, float | None]:
+    """Mean over seeds of each measure; None where no seed has it."""
+    return _means([asdict(result) for result in seeds])
+
+
+def _plain(result: Result) -> dict[str, Any]:
+    """Without the pictures of its worst cases, which are on the page."""
+    return {name: value for name, value in asdict(result).items() if name != "worst"}
 
 
 def _means(rows: Sequence[dict[str, Any]]) -> dict[str, float | None]:

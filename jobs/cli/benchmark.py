@@ -52,20 +52,25 @@ def benchmark(
 
     A fit sees a category's good training images alone and runs a fixed number of steps; its last step is measured.
     Nothing is chosen on test images. Layouts of MVTec AD, MVTec AD 2 and VisA are recognised. A run that was stopped
-    goes on where it was.
+    goes on where it was. The folder of --out gets table.md, figures.json and worst.html: the highest-scored good and
+    the lowest-scored defective images, with their maps.
 
     \b
     Example:  linewatch benchmark mvtec_ad --backbone wide_resnet50_2 --json figures.json
               linewatch benchmark mvtec_ad -c bottle -m fusion -m plain -m knn
     """
+    from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown
 
     plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods)
     text = markdown(plan, results)
     (out / "table.md").write_text(text)
+    page = out / "worst.html"
+    write_worst(page, plan, results)
     found = figures(plan, results)
     (json_file or out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
     click.echo(text)
+    click.echo(f"Worst cases: {page}")
 
 
 def _run(

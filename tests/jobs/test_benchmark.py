@@ -148,6 +148,9 @@ def test_the_command_writes_figures_and_a_table(drawn: Path, tmp_path: Path) -> 
     assert done.exit_code == 0, done.output
     assert json.loads((tmp_path / "f.json").read_text())["mean"]["image_auroc"] is not None
     assert "| mahalanobis |" in (tmp_path / "table.md").read_text()
+    page = (tmp_path / "worst.html").read_text()
+    assert page.count("<figure") == 8
+    assert "http" not in page.replace("http-equiv", "")
     wrong = CliRunner().invoke(main, [*arguments, "-c", "bottle"])
     assert wrong.exit_code == 1
     assert "flange" in wrong.output
