@@ -49,7 +49,8 @@ def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     """A Markdown table, line by line; the first column is text, the others are figures."""
     rule = ["---", *["---:"] * (len(head) - 1)]
-    return ["| " + " | ".join(name.replace("_", " ") for name in row) + " |" for row in (head, rule, *rows)]
+    names = [name.replace("_", " ") for name in head]
+    return ["| " + " | ".join(row) + " |" for row in (names, rule, *rows)]
 
 
 def _of_method(categories: dict[str, list[Result]]) -> dict[str, Any]:

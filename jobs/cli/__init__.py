@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from jobs.cli.benchmark import benchmark
+from jobs.cli.benchmark import ablate, benchmark
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.demo import demo, doctor
 from jobs.cli.local import local
@@ -18,7 +18,7 @@ from jobs.cli.stream import deadletters, events, replay, serve
 
 ORDER = (
     ("First steps", ("demo", "doctor", "local", "setup", "config")),
-    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule", "benchmark")),
+    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule", "benchmark", "ablate")),
     ("The stream", ("serve", "replay", "events", "deadletters")),
     ("For developers", ("schemas",)),
 )
@@ -86,7 +86,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay, schedule,
-    schemas, score, serve, setup,
+    ablate, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay,
+    schedule, schemas, score, serve, setup,
 ):  # fmt: skip
     main.add_command(command)

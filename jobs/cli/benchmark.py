@@ -73,6 +73,39 @@ def benchmark(
     click.echo(f"Worst cases: {page}")
 
 
+@click.command()
+@_shared
+def ablate(
+    folder: Path,
+    backbone: str,
+    only: tuple[str, ...],
+    seeds: int,
+    steps: int | None,
+    size: int,
+    json_file: Path | None,
+    out: Path,
+) -> None:
+    """Measure what each part of the method is worth, on every category in FOLDER.
+
+    Runs the default, its rows without one part or with another in its place, and two methods that train nothing, by the
+    protocol of `linewatch benchmark`, whose finished runs it takes over. Differences are paired by category and seed.
+
+    \b
+    Example:  linewatch ablate mvtec_ad --out benchmark-results
+    """
+    from jobs.benchmark.ablation import ablation_table, draw_level_weights, leads
+    from jobs.benchmark.tables import figures, markdown
+
+    plan, results = _run(folder, backbone, only, seeds, steps, size, out, METHODS)
+    text = ablation_table(plan, results)
+    (out / "ablation.md").write_text(text + "\n" + markdown(plan, results))
+    draw_level_weights(out / "level-weights.png", results[plan.methods[0]])
+    found = {**figures(plan, results), "leads": leads(results, plan.methods)}
+    (json_file or out / "ablation.json").write_text(json.dumps(found, indent=2) + "\n")
+    click.echo(text)
+    click.echo(f"Level weights: {out / 'level-weights.png'}")
+
+
 def _run(
     folder: Path,
     backbone: str,

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+from dataclasses import fields
 from pathlib import Path
 from typing import get_args
 
@@ -11,7 +12,8 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 
-from jobs.benchmark import Plan, categories, run_plan
+from jobs.benchmark import Plan, Result, categories, run_plan
+from jobs.benchmark.ablation import difference
 from jobs.benchmark.runs import METHODS, _share
 from jobs.benchmark.tables import MVTEC_AD, figures, markdown
 from jobs.cli import main
@@ -128,6 +130,24 @@ def test_every_method_is_measured_with_every_seed_and_a_finished_run_is_not_repe
     assert "published" not in text
 
 
+def test_leads_are_paired_by_category_and_seed() -> None:
+    base = {field.name: 0.5 for field in fields(Result)}
+    base |= {"explained_variance": (0.1, 0.2, 0.3), "level_weights": {"geometry.1": [0.25, 0.75]}, "worst": ()}
+
+    def results(*scores: float) -> list[Result]:
+        return [Result(**{**base, "seed": seed, "image_auroc": score}) for seed, score in enumerate(scores)]
+
+    found = {
+        "fusion": {"a": results(0.9, 0.8), "b": results(0.7)},
+        "plain": {"a": results(0.8, 0.7), "b": results(0.7)},
+    }
+    lead = difference(found, "fusion", "plain", "image_auroc")
+    assert lead is not None
+    assert lead.mean == pytest.approx(0.2 / 3)
+    assert lead.half_width == pytest.approx(4.303 * np.std([0.1, 0.1, 0.0], ddof=1) / math.sqrt(3))
+    assert lead.text() == "+6.7 ± 14.3"
+
+
 def test_published_figures_stand_beside_mvtec_ad_only() -> None:
     assert len(MVTEC_AD) == 15
 
@@ -140,6 +160,17 @@ def test_the_command_offers_every_method() -> None:
 def test_a_share_of_nothing_is_not_a_number() -> None:
     assert math.isnan(_share([], "OK"))
     assert _share(["OK", "NotOK"], "OK") == 0.5
+
+
+def test_the_ablation_has_a_row_for_every_method_and_a_picture(drawn: Path, tmp_path: Path) -> None:
+    arguments = ["--steps", "1", "--seeds", "1", "--size", "64", "--out", str(tmp_path)]
+    done = CliRunner().invoke(main, ["ablate", str(drawn), *arguments])
+    assert done.exit_code == 0, done.output
+    for method in METHODS:
+        assert f"| {method} |" in done.output
+    with Image.open(tmp_path / "level-weights.png") as image:
+        assert image.width > 600
+    assert set(json.loads((tmp_path / "ablation.json").read_text())["leads"]) == set(METHODS) - {"fusion"}
 
 
 def test_the_command_writes_figures_and_a_table(drawn: Path, tmp_path: Path) -> None:
