@@ -236,7 +236,7 @@ def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: On
         held_out = maps(images.held_out, "calibration")
         seconds = time.monotonic() - begun
         found = maps(images.test, "scoring")
-    calibration = calibrate(held_out.max(axis=(1, 2)), held_out, options.target_false_reject_rate, seed=options.seed)
+    calibration = calibrate(held_out.max(axis=(1, 2)), held_out, options.target_false_reject_rate)
     frames = images.test
     return _Judged(
         [scored(map_HW, calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)], seconds
