@@ -4,11 +4,10 @@ import logging
 
 from jobs.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.gate import Judge, Verdict, decide, new_items
-from model import Engine
 from pipeline.cloudevents import Envelope
 from pipeline.contracts import MODEL_RELEASED, Release
 from pipeline.errors import BrokerError
-from pipeline.inspector import bundle_loader
+from pipeline.inspector import make_engine
 from pipeline.kafka_clients import broker_answers, make_producer
 from pipeline.registry import Alias, Champion, Registry
 from pipeline.settings import Settings
@@ -25,8 +24,7 @@ class Releases:
         self._settings = settings
         self.registry = Registry(store)
         self.datasets = Datasets(store)
-        engine = Engine(bundle_loader(self.registry), device=settings.engine.device, threads=settings.engine.threads)
-        self.judge = Judge(engine, self.datasets, settings)
+        self.judge = Judge(make_engine(settings, self.registry), self.datasets, settings)
 
     def consider(self, product: str, version: str, *, force: bool = False) -> Verdict:
         """Promote ``version`` if it passes the gate, or in any case where ``force`` is set.

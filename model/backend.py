@@ -1,22 +1,25 @@
 """How the numbers are computed on a device.
 
-The engine decides what is computed; another runtime (OpenVINO, CUDA graphs) takes part by implementing `Backend`.
+The engine decides what is computed; a runtime takes part by implementing `Backend`. PyTorch is the reference; on a CPU
+OpenVINO computes the same scores in less time (model/openvino_backend.py).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
 
 from model.errors import BundleError
 from model.frames import Frame, normalised
-from model.manifest import ModelBundle, Preprocessing, state_bytes
+from model.manifest import Manifest, ModelBundle, Preprocessing, state_bytes
 from model.serving_form import serving_form
 from model.student import Student
 from model.teachers import Teacher, load_teacher
+
+BackendName = Literal["auto", "torch", "openvino"]
 
 
 class Features(Protocol):
@@ -24,7 +27,7 @@ class Features(Protocol):
 
 
 class LoadedStudent(Protocol):
-    """A product's student, ready on the device."""
+    """A product's student, ready on the device. bytes: what it keeps in memory."""
 
     bytes: int
 
@@ -40,9 +43,43 @@ class Backend(Protocol):
         """One pass of the teacher over frames of one size."""
         ...
 
-    def maps(self, student: LoadedStudent, features: Features, rows: Sequence[int]) -> np.ndarray:
-        """Raw smoothed anomaly maps of these rows of the batch, float32 [len(rows), S / 4, S / 4]."""
+    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
+        """Raw smoothed anomaly maps, float32 [B, S / 4, S / 4]; students[i] sees row i of the batch."""
         ...
+
+
+def make_backend(name: BackendName = "auto", device: str = "auto", threads: int | None = None) -> Backend:
+    """auto: OpenVINO where the scores are computed on a CPU and the package is there, else PyTorch.
+
+    threads: on the CPU, for OpenVINO; none takes torch's number. Raises ValueError.
+    """
+    if name not in ("auto", "torch", "openvino"):
+        raise ValueError(f"there is no backend {name!r}; choose auto, torch or openvino")
+    if device == "auto":
+        device = "cuda" if name != "openvino" and torch.cuda.is_available() else "cpu"
+    if name == "torch" or (name == "auto" and device != "cpu"):
+        return TorchBackend(device)
+    # Only here, where it is wanted: the detector works without this package.
+    from model import openvino_backend
+
+    if openvino_backend.installed():
+        if device != "cpu":
+            raise ValueError(f"the backend openvino computes on the cpu, not on {device!r}; set one of the two to auto")
+        return openvino_backend.OpenVINOBackend(threads)
+    if name == "auto":
+        return TorchBackend(device)
+    raise ValueError("the backend openvino needs the package openvino: install it, or choose torch")
+
+
+def check_teacher(manifest: Manifest, weights_sha256: str) -> None:
+    """Raises BundleError where a product was fitted to other teacher weights than those here."""
+    backbone = manifest.backbone
+    if weights_sha256 != backbone.weights_sha256:
+        raise BundleError(
+            f"{manifest.product}/{manifest.version} was fitted to {backbone.name} weights "
+            f"{backbone.weights_sha256[:16]}..., here are {weights_sha256[:16]}...; "
+            "install the same weights, or fit the product again"
+        )
 
 
 class TorchBackend:
@@ -55,14 +92,7 @@ class TorchBackend:
         self._teachers: dict[str, Teacher] = {}
 
     def load(self, bundle: ModelBundle) -> LoadedStudent:
-        backbone = bundle.manifest.backbone
-        teacher = self._teacher(backbone.name)
-        if teacher.weights_sha256 != backbone.weights_sha256:
-            raise BundleError(
-                f"{bundle.manifest.product}/{bundle.manifest.version} was fitted to {backbone.name} weights "
-                f"{backbone.weights_sha256[:16]}..., here are {teacher.weights_sha256[:16]}...; "
-                "install the same weights, or fit the product again"
-            )
+        check_teacher(bundle.manifest, self._teacher(bundle.manifest.backbone.name).weights_sha256)
         return TorchStudent(serving_form(bundle.student()).to(self.device))
 
     @torch.inference_mode()
@@ -71,13 +101,19 @@ class TorchBackend:
         return self._teacher(backbone)(batch_B3SS)
 
     @torch.inference_mode()
-    def maps(self, student: LoadedStudent, features: Features, rows: Sequence[int]) -> np.ndarray:
-        assert isinstance(student, TorchStudent)
+    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
         assert isinstance(features, list)
-        whole = len(rows) == features[0].shape[0]
-        levels = features if whole else [level[torch.as_tensor(rows, device=level.device)] for level in features]
-        maps: np.ndarray = student.module.anomaly_maps(levels).cpu().numpy()
-        return maps
+        rows_of: dict[LoadedStudent, list[int]] = {}
+        for row, student in enumerate(students):
+            rows_of.setdefault(student, []).append(row)
+        maps: list[np.ndarray] = [np.empty(0)] * len(students)
+        for student, rows in rows_of.items():
+            assert isinstance(student, TorchStudent)
+            whole = len(rows) == len(students)
+            levels = features if whole else [level[torch.as_tensor(rows, device=level.device)] for level in features]
+            for row, map_HW in zip(rows, student.module.anomaly_maps(levels).cpu().numpy(), strict=True):
+                maps[row] = map_HW
+        return np.stack(maps)
 
     def _teacher(self, name: str) -> Teacher:
         if name not in self._teachers:

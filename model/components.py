@@ -25,11 +25,12 @@ class Runs:
 def connected_runs(mask_HW: np.ndarray) -> Runs:
     """Label the 8-connected components of a boolean image."""
     height, width = mask_HW.shape
-    padded = np.zeros((height, width + 2), dtype=np.int8)
+    padded = np.zeros((height, width + 2), dtype=bool)
     padded[:, 1:-1] = mask_HW
-    steps = np.diff(padded, axis=1)
-    row, start = np.nonzero(steps == 1)
-    _, stop = np.nonzero(steps == -1)
+    # Along each row the pixel changes into a run and out of it by turns.
+    changes = np.flatnonzero(padded[:, 1:] != padded[:, :-1])
+    row, start = np.divmod(changes[::2], width + 1)
+    stop = changes[1::2] - row * (width + 1)
     upper, lower = _touching(row, start, stop, width)
     component, count = _merge(row.size, upper, lower)
     return Runs(row, start, stop, component, count)

@@ -3,10 +3,13 @@
 A mixed batch runs through the teacher once; each product's student then sees its own rows. Students are kept by least
 recent use within a budget of bytes and are loaded again when asked for. REST and the stream share one engine: a lock
 guards the device, another the table of students, and loading (which may fetch from a store) holds neither.
+
+Where a batch does not fit into the device's memory, it is halved and scored in parts, and so are those that follow.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
@@ -15,10 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from model.backend import Backend, LoadedStudent, TorchBackend
+from model.backend import Backend, BackendName, LoadedStudent, make_backend
 from model.frames import Frame
 from model.manifest import Manifest, ModelBundle, Preprocessing
 from model.scored import Scored, scored
+
+log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,8 @@ class Engine:
 
     load: called without any lock held but one that keeps loads apart; what it raises reaches the caller.
     memory_limit_bytes: for students; the most recently used one stays even if it alone is larger.
-    batch_size: most images in one pass of the teacher. threads: for torch on the CPU, none leaves them alone.
+    batch_size: most images in one pass of the teacher. threads: on the CPU, none leaves torch's number alone.
+    backend: its name (see make_backend), or one of the caller's.
     """
 
     def __init__(
@@ -43,14 +50,14 @@ class Engine:
         memory_limit_bytes: int = 1 << 30,
         batch_size: int = 16,
         threads: int | None = None,
-        backend: Backend | None = None,
+        backend: Backend | BackendName = "auto",
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
         if threads is not None:
             torch.set_num_threads(threads)
         self._load = load
-        self._backend = backend or TorchBackend(device)
+        self._backend = make_backend(backend, device, threads) if isinstance(backend, str) else backend
         self._memory_limit_bytes = memory_limit_bytes
         self._batch_size = batch_size
         self._residents: OrderedDict[str, _Resident] = OrderedDict()
@@ -96,10 +103,13 @@ class Engine:
             size = residents[key].manifest.preprocessing.size
             if frame.pixels.shape != (size, size, 3):
                 raise ValueError(f"frame {index} has shape {frame.pixels.shape}, {key} needs read_frame(data, {size})")
+        rows_residents = [residents[key] for key in keys]
         results: dict[int, Scored] = {}
-        for rows in self._chunks([residents[key].manifest for key in keys]):
-            for row, result in self._score_chunk(rows, frames, keys, residents):
-                results[row] = result
+        for rows in self._chunks([resident.manifest for resident in rows_residents]):
+            chunk = [rows_residents[row] for row in rows]
+            maps = self._maps([frames[row] for row in rows], chunk)
+            for row, resident, map_HW in zip(rows, chunk, maps, strict=True):
+                results[row] = scored(map_HW, resident.manifest.calibration, frames[row].width, frames[row].height)
         return [results[row] for row in range(len(frames))]
 
     def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
@@ -108,25 +118,29 @@ class Engine:
         for row, manifest in enumerate(manifests):
             groups.setdefault((manifest.backbone.name, manifest.preprocessing), []).append(row)
         for rows in groups.values():
-            for start in range(0, len(rows), self._batch_size):
-                yield rows[start : start + self._batch_size]
+            start = 0
+            while start < len(rows):
+                chunk = rows[start : start + self._batch_size]  # which may shrink from chunk to chunk
+                start += len(chunk)
+                yield chunk
 
-    def _score_chunk(
-        self, rows: Sequence[int], frames: Sequence[Frame], keys: Sequence[str], residents: dict[str, _Resident]
-    ) -> Iterator[tuple[int, Scored]]:
-        """One pass of the teacher, then each product's student on its own rows."""
-        shared = residents[keys[rows[0]]].manifest
-        places: dict[str, list[int]] = {}
-        for place, row in enumerate(rows):
-            places.setdefault(keys[row], []).append(place)
-        with self._device_lock:
-            features = self._backend.features(shared.backbone.name, shared.preprocessing, [frames[row] for row in rows])
-            maps = {key: self._backend.maps(residents[key].student, features, own) for key, own in places.items()}
-        for key, own in places.items():
-            calibration = residents[key].manifest.calibration
-            for place, map_HW in zip(own, maps[key], strict=True):
-                frame = frames[rows[place]]
-                yield rows[place], scored(map_HW, calibration, frame.width, frame.height)
+    def _maps(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> np.ndarray:
+        """One pass of the teacher, then each product's student on its own rows: [B, S / 4, S / 4]."""
+        shared = residents[0].manifest
+        try:
+            with self._device_lock:
+                features = self._backend.features(shared.backbone.name, shared.preprocessing, frames)
+                return self._backend.maps(features, [resident.student for resident in residents])
+        except _OUT_OF_MEMORY:
+            if len(frames) == 1:
+                raise
+            half = len(frames) // 2
+            self._batch_size = min(self._batch_size, half)
+            log.warning("a batch of %d images does not fit into memory; from now on it is %d", len(frames), half)
+        # Outside of the handler: the traceback would keep the failed pass's tensors alive.
+        return np.concatenate(
+            [self._maps(frames[:half], residents[:half]), self._maps(frames[half:], residents[half:])]
+        )
 
     def _resident(self, key: str) -> _Resident:
         resident = self._find(key)

@@ -12,7 +12,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 from pydantic import BaseModel, ConfigDict
 
 from model.components import Runs, connected_runs
@@ -98,8 +97,17 @@ def _with_summit(runs: Runs, scored: Scored, window: Window) -> np.ndarray:
 def _highest_near(map_HW: np.ndarray, reach: int) -> np.ndarray:
     """The largest value within `reach` cells, float32 [h, w]."""
     padded = np.pad(map_HW.astype(np.float32, copy=False), reach, constant_values=-np.inf)
-    across = sliding_window_view(padded, 2 * reach + 1, axis=1).max(axis=-1)
-    highest: np.ndarray = sliding_window_view(across, 2 * reach + 1, axis=0).max(axis=-1)
+    return _highest_ahead(_highest_ahead(padded, 2 * reach + 1).T, 2 * reach + 1).T
+
+
+def _highest_ahead(values: np.ndarray, span: int) -> np.ndarray:
+    """The largest of each `span` values along the rows, [h, w - span + 1]. Spans are doubled, then two laid over."""
+    width = values.shape[1] - span + 1
+    reached = 1
+    while 2 * reached <= span:
+        values = np.maximum(values[:, :-reached], values[:, reached:])
+        reached *= 2
+    highest: np.ndarray = np.maximum(values[:, :width], values[:, span - reached : span - reached + width])
     return highest
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from functools import lru_cache
 
 import numpy as np
 from PIL import Image
@@ -17,7 +18,15 @@ HEAT_SCALE = 8192
 
 def encode_mask_png(mask: np.ndarray) -> bytes:
     """A mask, uint8 [height, width], as an 8-bit gray PNG."""
+    if not mask.any():
+        return _empty_mask_png(*mask.shape)
     return _png(mask.astype(np.uint8, copy=False))
+
+
+@lru_cache(maxsize=64)
+def _empty_mask_png(height: int, width: int) -> bytes:
+    """What nearly all images of a line get: encoded once per size."""
+    return _png(np.zeros((height, width), dtype=np.uint8))
 
 
 def encode_heat_png(scored: Scored) -> bytes:

@@ -28,7 +28,11 @@ def upsample(map_HW: np.ndarray, height: int, width: int, window: Window | None 
     x0, x1, fx = _neighbours(map_HW.shape[1], width, window.left, window.right)
     values = map_HW.astype(np.float32, copy=False)
     across = values[:, x0] + (values[:, x1] - values[:, x0]) * fx
-    pixels: np.ndarray = across[y0] + (across[y1] - across[y0]) * fy[:, None]
+    upper = across[y0]
+    pixels: np.ndarray = across[y1]
+    pixels -= upper  # in place: on a large image, each array more costs as much as the arithmetic
+    pixels *= fy[:, None]
+    pixels += upper
     _raise_centres(pixels, values, height, width, window)
     return pixels
 

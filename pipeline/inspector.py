@@ -18,13 +18,7 @@ class Inspector:
         self.store = store
         self._limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
         registry = Registry(store)
-        self.engine = Engine(
-            bundle_loader(registry),
-            device=settings.engine.device,
-            memory_limit_bytes=settings.engine.memory_bytes,
-            batch_size=settings.stream.batch_images,
-            threads=settings.engine.threads,
-        )
+        self.engine = make_engine(settings, registry)
         self.champions = Champions(registry, self.engine.warm, self.engine.forget, settings.stream.release_poll_s)
 
     def read(self, data: bytes, key: str) -> Frame:
@@ -43,6 +37,18 @@ class Inspector:
 
     def cut(self, scored: Scored) -> Findings:
         return cut(scored, self.settings.stream.min_area_px)
+
+
+def make_engine(settings: Settings, registry: Registry) -> Engine:
+    """The engine as the settings want it, over the registry's models: the same for serving, evaluating and judging."""
+    return Engine(
+        bundle_loader(registry),
+        device=settings.engine.device,
+        backend=settings.engine.backend,
+        memory_limit_bytes=settings.engine.memory_bytes,
+        batch_size=settings.stream.batch_images,
+        threads=settings.engine.threads,
+    )
 
 
 def bundle_loader(registry: Registry) -> Callable[[str], ModelBundle]:

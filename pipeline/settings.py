@@ -108,6 +108,9 @@ class Stream(Section):
 
 class Engine(Section):
     device: str = Field("auto", description="auto, cpu or cuda")
+    backend: Literal["auto", "torch", "openvino"] = Field(
+        "auto", description="What computes scores; auto: OpenVINO on a CPU, PyTorch on a GPU"
+    )
     memory_bytes: int = Field(1 << 30, ge=1 << 20, description="Most bytes of product models in memory (LRU)")
     threads: int | None = Field(
         None, ge=1, description="CPU threads of one replica; default: the node's cores shared out among the replicas"
