@@ -29,8 +29,10 @@ ROOMS = (".ci", "docs", "infra", "jobs", "model", "pipeline", "tests")
 BINARY = {".png", ".jpg", ".pyc", ".safetensors", ".pth"}
 # Written in pieces, or this file would break its own rules.
 MACHINE_PATHS = re.compile("|".join(("/wo" "rk/", "/ro" "ot/", "/ho" "me/[a-z]+/", "/Us" "ers/")))  # fmt: skip
+# Of PyTorch's host the index of packages; torchvision publishes its weights beside it.
 REGISTRY_HOSTS = re.compile(
-    "|".join((r"pypi\." "org", r"python" r"hosted\.", r"npm" r"js\.", r"download\." "pytorch", r"proxy\." "golang")),
+    "|".join((r"pypi\." "org", r"python" r"hosted\.", r"npm" r"js\.", r"download\.pytorch\.org/" "whl",
+              r"proxy\." "golang")),
     re.IGNORECASE,
 )  # fmt: skip
 ADVERTISING = re.compile(

@@ -8,7 +8,19 @@ from dataclasses import dataclass
 import torch
 
 from model.errors import WeightsError
-from model.teachers.efficientnet_lite import LITE0, LITE0_WEIGHTS, EfficientNetLite0
+from model.teachers.efficientnet_lite import (
+    LITE0,
+    LITE0_SHAPE,
+    LITE0_WEIGHTS,
+    LITE1,
+    LITE1_SHAPE,
+    LITE1_WEIGHTS,
+    LITE2,
+    LITE2_SHAPE,
+    LITE2_WEIGHTS,
+    EfficientNetLite,
+    LiteShape,
+)
 from model.teachers.resnet import (
     RESNET18,
     RESNET18_SHAPE,
@@ -20,11 +32,20 @@ from model.teachers.resnet import (
     WIDE_RESNET50_SHAPE,
     WIDE_RESNET50_WEIGHTS,
     ResNet,
+    ResNetShape,
 )
 from model.teachers.teacher import Teacher, TeacherSpec
 from model.teachers.weights import LoadedWeights, WeightsSource, load_weights
 
-__all__ = ["TEACHERS", "RegisteredTeacher", "Teacher", "TeacherSpec", "load_teacher", "teacher_spec"]
+__all__ = [
+    "TEACHERS",
+    "RegisteredTeacher",
+    "Teacher",
+    "TeacherSpec",
+    "load_teacher",
+    "registered_teacher",
+    "teacher_spec",
+]
 
 
 @dataclass(frozen=True)
@@ -36,33 +57,40 @@ class RegisteredTeacher:
     build: Callable[[LoadedWeights], Teacher]
 
 
+def _lite(spec: TeacherSpec, shape: LiteShape, weights: WeightsSource) -> RegisteredTeacher:
+    return RegisteredTeacher(spec, weights, lambda loaded: EfficientNetLite(spec, shape, loaded))
+
+
+def _resnet(spec: TeacherSpec, shape: ResNetShape, weights: WeightsSource) -> RegisteredTeacher:
+    return RegisteredTeacher(spec, weights, lambda loaded: ResNet(spec, shape, loaded))
+
+
 TEACHERS: dict[str, RegisteredTeacher] = {
     entry.spec.name: entry
     for entry in (
-        RegisteredTeacher(LITE0, LITE0_WEIGHTS, EfficientNetLite0),
-        RegisteredTeacher(RESNET18, RESNET18_WEIGHTS, lambda loaded: ResNet(RESNET18, RESNET18_SHAPE, loaded)),
-        RegisteredTeacher(RESNET50, RESNET50_WEIGHTS, lambda loaded: ResNet(RESNET50, RESNET50_SHAPE, loaded)),
-        RegisteredTeacher(
-            WIDE_RESNET50,
-            WIDE_RESNET50_WEIGHTS,
-            lambda loaded: ResNet(WIDE_RESNET50, WIDE_RESNET50_SHAPE, loaded),
-        ),
+        _lite(LITE0, LITE0_SHAPE, LITE0_WEIGHTS),
+        _lite(LITE1, LITE1_SHAPE, LITE1_WEIGHTS),
+        _lite(LITE2, LITE2_SHAPE, LITE2_WEIGHTS),
+        _resnet(RESNET18, RESNET18_SHAPE, RESNET18_WEIGHTS),
+        _resnet(RESNET50, RESNET50_SHAPE, RESNET50_WEIGHTS),
+        _resnet(WIDE_RESNET50, WIDE_RESNET50_SHAPE, WIDE_RESNET50_WEIGHTS),
     )
 }
 
 
 def teacher_spec(name: str) -> TeacherSpec:
     """The declaration of a teacher, without reading its weights. Raises WeightsError for an unknown name."""
-    return _registered(name).spec
+    return registered_teacher(name).spec
 
 
 def load_teacher(name: str, device: torch.device | str = "cpu") -> Teacher:
     """Read a teacher's weights and put it on the device. Raises WeightsError."""
-    entry = _registered(name)
-    return entry.build(load_weights(entry.weights)).to(torch.device(device))
+    entry = registered_teacher(name)
+    return entry.build(load_weights(name, entry.weights)).to(torch.device(device))
 
 
-def _registered(name: str) -> RegisteredTeacher:
+def registered_teacher(name: str) -> RegisteredTeacher:
+    """A teacher's entry. Raises WeightsError for an unknown name."""
     if name not in TEACHERS:
         raise WeightsError(f"there is no teacher {name!r}; choose one of {', '.join(TEACHERS)}")
     return TEACHERS[name]

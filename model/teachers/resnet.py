@@ -1,7 +1,7 @@
 """ResNet-18, ResNet-50 and Wide ResNet-50-2 (He et al., CVPR 2016; Zagoruyko and Komodakis, BMVC 2016), layers 1 to 3.
 
 The teachers of the published reverse-distillation results. Layer 4 is not built. Weights are torchvision's published
-files, from the folder that LINEWATCH_WEIGHTS_DIR names. BatchNorm is folded into the convolutions.
+files (IMAGENET1K_V1). BatchNorm is folded into the convolutions.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.blocks import in_channels_last
+from model.errors import WeightsError
 from model.teachers.teacher import TeacherSpec, batch_norm_affine, folded
 from model.teachers.weights import LoadedWeights, WeightsSource, take
 
@@ -42,9 +43,22 @@ RESNET18 = TeacherSpec("resnet18", widths=(64, 128, 256), strides=_STRIDES, reci
 RESNET50 = TeacherSpec("resnet50", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine")
 WIDE_RESNET50 = TeacherSpec("wide_resnet50_2", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine")
 
-RESNET18_WEIGHTS = WeightsSource("resnet18-f37072fd.pth", "f37072fd")
-RESNET50_WEIGHTS = WeightsSource("resnet50-0676ba61.pth", "0676ba61")
-WIDE_RESNET50_WEIGHTS = WeightsSource("wide_resnet50_2-95faca4d.pth", "95faca4d")
+_PUBLISHED = "https://download.pytorch.org/models/"
+
+
+def _published(file_name: str, sha256: str) -> WeightsSource:
+    return WeightsSource(file_name, sha256, url=_PUBLISHED + file_name)
+
+
+RESNET18_WEIGHTS = _published(
+    "resnet18-f37072fd.pth", "f37072fd47e89c5e827621c5baffa7500819f7896bbacec160b1a16c560e07ec"
+)
+RESNET50_WEIGHTS = _published(
+    "resnet50-0676ba61.pth", "0676ba61b6795bbe1773cffd859882e5e297624d384b6993f7c9e683e722fb8a"
+)
+WIDE_RESNET50_WEIGHTS = _published(
+    "wide_resnet50_2-95faca4d.pth", "95faca4d11227dddf8633dbb5ff6c8a9003c1aa5b8945c73834b8007b10950b8"
+)
 
 
 class ResNet(nn.Module):
@@ -67,6 +81,11 @@ class ResNet(nn.Module):
                 block.load(weights.tensors, f"layer{level + 1}.{index}")
                 blocks.append(block)
                 width = out
+            if f"layer{level + 1}.{count}.conv1.weight" in weights.tensors:  # ResNet-34 begins like ResNet-18
+                raise WeightsError(
+                    f"the weights have more than {count} blocks in layer {level + 1}; "
+                    "they belong to another architecture"
+                )
             layers.append(nn.Sequential(*blocks))
         self.layers = nn.ModuleList(layers)
         self.requires_grad_(False)
