@@ -7,9 +7,10 @@ import numpy as np
 
 from jobs.datasets import GOOD, DatasetError, Datasets, Item
 from jobs.truth import read_mask
-from model import Engine, ImageLimits, average_precision, image_auroc, pixel_auroc, read_frame
+from model import Calibration, ImageLimits, average_precision, image_auroc, pixel_auroc, read_frame
+from model.proportions import share_interval
 from model.resampling import upsample
-from pipeline.inspector import bundle_loader
+from pipeline.inspector import make_engine
 from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore
@@ -19,7 +20,12 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Rates are shares of 1. None: the labelled images don't allow the measure."""
+    """Rates are shares of 1, intervals are theirs at 95%. None: the labelled images don't allow the measure.
+
+    false_reject_rate: of good images, NotOK. good_over_threshold: of good images, at the threshold or above it, those
+    in the review band included; this is what target and stated_interval speak of, which come from the fit's held-out
+    good images. escape_rate: of defective images, OK. calibration: the fit's own statement, in words.
+    """
 
     product: str
     version: str
@@ -29,8 +35,15 @@ class Evaluation:
     average_precision: float | None
     pixel_auroc: float | None
     false_reject_rate: float | None
+    false_reject_interval: tuple[float, float] | None
+    good_over_threshold: float | None
+    good_over_threshold_interval: tuple[float, float] | None
+    target_false_reject_rate: float
+    stated_interval: tuple[float, float] | None
     escape_rate: float | None
+    escape_interval: tuple[float, float] | None
     review_rate: float
+    calibration: str
 
 
 def evaluate(
@@ -52,9 +65,10 @@ def evaluate(
             f"{product} has no labelled images: 'linewatch ingest' takes them from a folder in MVTec layout "
             "(test/good, test/<defect>, ground_truth/<defect>)"
         )
-    engine = Engine(bundle_loader(Registry(store)), device=settings.engine.device, threads=settings.engine.threads)
+    engine = make_engine(settings, Registry(store))
     key = f"{product}/{version}"
-    size = engine.manifest(key).preprocessing.size
+    manifest = engine.manifest(key)
+    size = manifest.preprocessing.size
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
     scores: list[float] = []
     verdicts: list[str] = []
@@ -72,7 +86,7 @@ def evaluate(
                 masks.append(mask)
         if on_image:
             on_image(min(begin + CHUNK, len(labelled)), len(labelled))
-    return _evaluation(product, version, labelled, scores, verdicts, maps, masks)
+    return _evaluation(product, version, manifest.calibration, labelled, scores, verdicts, maps, masks)
 
 
 def _mask(datasets: Datasets, product: str, item: Item, height: int, width: int) -> np.ndarray | None:
@@ -89,6 +103,7 @@ def _mask(datasets: Datasets, product: str, item: Item, height: int, width: int)
 def _evaluation(
     product: str,
     version: str,
+    calibration: Calibration,
     labelled: tuple[Item, ...],
     scores: list[float],
     verdicts: list[str],
@@ -98,6 +113,7 @@ def _evaluation(
     defective = [item.kind != GOOD for item in labelled]
     of_good = [v for v, bad in zip(verdicts, defective, strict=True) if not bad]
     of_bad = [v for v, bad in zip(verdicts, defective, strict=True) if bad]
+    over = sum(score >= 1 for score, bad in zip(scores, defective, strict=True) if not bad)
     both = bool(of_good and of_bad)
     pixels = pixel_auroc(maps, masks) if any(mask.any() for mask in masks) else None
     return Evaluation(
@@ -109,6 +125,13 @@ def _evaluation(
         average_precision=average_precision(scores, defective) if both else None,
         pixel_auroc=pixels,
         false_reject_rate=of_good.count("NotOK") / len(of_good) if of_good else None,
+        false_reject_interval=share_interval(of_good.count("NotOK"), len(of_good)),
+        good_over_threshold=over / len(of_good) if of_good else None,
+        good_over_threshold_interval=share_interval(over, len(of_good)),
+        target_false_reject_rate=calibration.target_false_reject_rate,
+        stated_interval=calibration.false_reject_interval,
         escape_rate=of_bad.count("OK") / len(of_bad) if of_bad else None,
+        escape_interval=share_interval(of_bad.count("OK"), len(of_bad)),
         review_rate=verdicts.count("NotDecidable") / len(verdicts),
+        calibration=calibration.describe(),
     )

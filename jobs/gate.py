@@ -12,6 +12,7 @@ import numpy as np
 
 from jobs.datasets import GOOD, Datasets, Item, Snapshot
 from model import Engine, Frame, ImageLimits, ImageRejected, image_auroc, read_frame, spoil
+from model.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
 
 PROBE_IMAGES = 64
@@ -110,7 +111,7 @@ def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
     if challenger.false_reject_rate > limit:
         verdict.reasons.append(
             f"it rejects {challenger.false_reject_rate:.1%} of {challenger.held_out} held-out good images "
-            f"(limit {limit:.1%})"
+            f"(limit {limit:.1%}){_uncertainty(challenger)}"
         )
     floor = champion.synthetic_auroc - gate.auroc_margin if champion else gate.min_synthetic_auroc
     if challenger.synthetic_auroc < floor:
@@ -126,6 +127,12 @@ def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
             )
     verdict.accepted = not verdict.reasons
     return verdict
+
+
+def _uncertainty(judged: Judged) -> str:
+    """How sure the false-reject rate is, from so many images."""
+    interval = share_interval(round(judged.false_reject_rate * judged.held_out), judged.held_out)
+    return f", 95% interval {percent_interval(interval)}" if interval else ""
 
 
 def new_items(snapshot: Snapshot, before: Snapshot) -> list[Item]:

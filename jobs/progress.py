@@ -11,6 +11,7 @@ from rich.table import Table
 
 from jobs.fit import Beat
 from jobs.report import ProductSummary, Report
+from model.proportions import percent, percent_interval, share_interval
 
 
 class Step:
@@ -100,6 +101,10 @@ class Screen:
         for summary in report.summaries:
             table.add_row(*_cells(summary))
         self.console.print(table)
+        for summary in report.summaries:
+            self.say(f"{summary.product}: {_intervals(summary)}")
+            if summary.calibration:
+                self.say(f"{summary.product}, as calibrated: {summary.calibration}")
         lost = "green" if not figures["lost"] and not figures["doubled"] else "red"
         self.console.print(
             f"images {figures['images']}   events {figures['events']}   [{lost}]lost {figures['lost']}   "
@@ -112,6 +117,18 @@ class Screen:
 
     def _done(self, title: str, begun: float) -> None:
         self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - begun:.1f} s[/]", highlight=False)
+
+
+def _intervals(summary: ProductSummary) -> str:
+    """The two error rates with their 95% intervals."""
+
+    def rate(name: str, count: int, of: int) -> str:
+        interval = share_interval(count, of)
+        text = f"{percent(count / of)}, 95% interval {percent_interval(interval)}" if interval else "no images"
+        return f"{name} {count} of {of} ({text})"
+
+    rejects = rate("false rejects", summary.false_rejects, summary.good)
+    return f"{rejects}, {rate('escapes', summary.escapes, summary.defective)}"
 
 
 def _cells(summary: ProductSummary) -> list[str]:

@@ -19,6 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
+from model.proportions import percent, percent_interval
+from model.splits import HELD_OUT_FRACTION
 from model.student import Method, Student
 from model.teachers import teacher_spec
 
@@ -46,7 +48,10 @@ class Preprocessing(_Record):
 class Calibration(_Record):
     """Decision limits in units of the raw image score (see model/calibration.py).
 
-    [review_low, review_high) is the review band around the threshold; pixel_threshold bounds a region's extent.
+    [review_low, review_high) is the review band around the threshold; pixel_threshold bounds a region's extent. The
+    intervals, at 95%: of the score that exactly the target rate of good images exceed, and of the rate, a share of 1,
+    at which good images exceed the threshold. images_needed: held-out images that are enough for the target. A
+    version from before these were stated has None.
     """
 
     threshold: float = Field(gt=0)
@@ -54,6 +59,9 @@ class Calibration(_Record):
     review_high: float = Field(gt=0)
     pixel_threshold: float = Field(gt=0)
     target_false_reject_rate: float = Field(gt=0, lt=1)
+    threshold_interval: tuple[float, float] | None = None
+    false_reject_interval: tuple[float, float] | None = None
+    images_needed: int | None = Field(None, gt=0)
     heldout_images: int = Field(ge=0)
     heldout_median: float
     heldout_maximum: float
@@ -62,7 +70,27 @@ class Calibration(_Record):
     def _ordered(self) -> Calibration:
         if not self.pixel_threshold <= self.review_low <= self.threshold <= self.review_high:
             raise ValueError("pixel_threshold <= review_low <= threshold <= review_high does not hold")
+        for name in ("threshold_interval", "false_reject_interval"):
+            interval = getattr(self, name)
+            if interval is not None and interval[0] > interval[1]:
+                raise ValueError(f"{name} ends below its beginning")
         return self
+
+    def describe(self) -> str:
+        """Threshold and false-reject rate with their intervals; how many images are needed where there are too few."""
+        target = percent(self.target_false_reject_rate)
+        text = f"threshold {self.threshold:.4g} from {self.heldout_images} held-out good images"
+        if self.threshold_interval is None or self.false_reject_interval is None:
+            return f"{text}, aimed at {target} false rejects; this version was fitted before intervals were stated"
+        least, most = self.threshold_interval
+        text += f" (95% interval {least:.4g} to {most:.4g})"
+        text += f"; false rejects: {target} aimed at, {percent_interval(self.false_reject_interval)} at 95% confidence"
+        if self.images_needed is None or self.heldout_images >= self.images_needed:
+            return text
+        return (
+            f"{text}; too few to promise {target}: {self.images_needed} held-out good images are needed, about "
+            f"{round(self.images_needed / HELD_OUT_FRACTION):,} good images in all"
+        )
 
 
 class Training(_Record):

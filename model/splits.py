@@ -8,15 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+HELD_OUT_FRACTION = 0.2
+"""Of good images; see docs/method.md for how many a target false-reject rate needs."""
 _HASH_DIGITS = 16
 
 
-def is_held_out(sha256: str, fraction: float = 0.2) -> bool:
+def is_held_out(sha256: str, fraction: float = HELD_OUT_FRACTION) -> bool:
     """Whether the image with this content digest (hex) is held out; true for about `fraction` of all images."""
     return _position(sha256) < fraction
 
 
-def split(shas: Sequence[str], fraction: float = 0.2, minimum: int = 8) -> tuple[list[int], list[int]]:
+def split(shas: Sequence[str], fraction: float = HELD_OUT_FRACTION, minimum: int = 8) -> tuple[list[int], list[int]]:
     """Indexes into `shas` of the images to train on and of those held out.
 
     Where fewer than `minimum` fall under `fraction`, the images of lowest digest fill it up: those stay held out when

@@ -172,7 +172,7 @@ class Fit:
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
-        calibration = calibrate(found.scores, found.maps, options.target_false_reject_rate, seed=options.seed)
+        calibration = calibrate(found.scores, found.maps, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
         self._seconds += time.monotonic() - started

@@ -60,12 +60,19 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
 def evaluate(config: Path | None, product: str, version: str | None, json_file: Path | None) -> None:
     """Judge a version by the product's labelled images.
 
-    AUROC says how well scores order the images; false rejects and escapes say what the threshold makes of them.
+    AUROC says how well scores order the images; false rejects and escapes, with their 95% intervals, say what the
+    threshold makes of them. Labelled images never move the threshold: it comes from held-out good images alone.
     """
     from jobs.connect import load_settings, open_store
     from jobs.evaluate import evaluate as judge
     from jobs.progress import Screen
+    from model.proportions import percent_interval
     from pipeline.registry import Registry
+
+    def text(value: object) -> str:
+        if isinstance(value, tuple):
+            return percent_interval(value)
+        return "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
 
     settings = load_settings(config)
     store = open_store(settings)
@@ -74,8 +81,7 @@ def evaluate(config: Path | None, product: str, version: str | None, json_file: 
     with screen.step(f"Scoring the labelled images of {product}") as step:
         result = judge(settings, store, product, version, step.advance)
     for name, value in asdict(result).items():
-        text = "–" if value is None else f"{value:.4f}" if isinstance(value, float) else str(value)
-        screen.say(f"{name.replace('_', ' '):18} {text}")
+        screen.say(f"{name.replace('_', ' '):28} {text(value)}")
     if json_file:
         json_file.write_text(json.dumps(asdict(result), indent=2) + "\n")
 

@@ -3,8 +3,12 @@
 import json
 import threading
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from model import Calibration
 
 
 @click.command()
@@ -58,6 +62,7 @@ def fit(
         session.__exit__(None, None, None)
     refused = 0
     for product, version in versions.items():
+        screen.say(f"{product} {version}: {releases.registry.manifest(product, version).calibration.describe()}")
         if no_promote:
             screen.say(f"{product} {version}: in the registry, not promoted")
             continue
@@ -92,7 +97,7 @@ def list_versions(config: Path | None, product: str | None) -> None:
     from pipeline.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
-    table = Table("product", "version", "serves", "created", "images", "threshold", "parent", box=None)
+    table = Table("product", "version", "serves", "created", "images", "threshold", "false rejects", "parent", box=None)
     for name in [product] if product else registry.products():
         alias = registry.champion_or_none(name)
         champion = alias.champion.version if alias else None
@@ -105,6 +110,7 @@ def list_versions(config: Path | None, product: str | None) -> None:
                 f"{manifest.created:%Y-%m-%d %H:%M}",
                 str(manifest.training.images),
                 f"{manifest.calibration.threshold:.4g}",
+                _stated(manifest.calibration),
                 manifest.parent or "",
             )
     if not table.row_count:
@@ -113,18 +119,28 @@ def list_versions(config: Path | None, product: str | None) -> None:
     Console(width=None if Console().is_terminal else 200).print(table)
 
 
+def _stated(calibration: "Calibration") -> str:
+    """The rate aimed at, and its interval where the version states one."""
+    from model.proportions import percent, percent_interval
+
+    target, interval = percent(calibration.target_false_reject_rate), calibration.false_reject_interval
+    return f"{target} ({percent_interval(interval)})" if interval else target
+
+
 @models.command("show")
 @click.argument("product")
 @click.argument("version", required=False)
 @click.pass_obj
 def show_version(config: Path | None, product: str, version: str | None) -> None:
-    """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON."""
+    """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON; its calibration in words on stderr."""
     from jobs.connect import load_settings, open_store
     from pipeline.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
     version = version or registry.champion(product).champion.version
-    click.echo(json.dumps(registry.manifest(product, version).model_dump(mode="json"), indent=2))
+    manifest = registry.manifest(product, version)
+    click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
+    click.echo(manifest.calibration.describe(), err=True)
 
 
 @models.command()

@@ -15,6 +15,7 @@ from jobs.report import InspectedImage, ProductSummary, RegionBox
 from jobs.truth import read_mask
 from model import decode_heat_png, image_auroc, pixel_auroc
 from pipeline.contracts import InspectionEvent
+from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import ObjectStore
 
@@ -139,9 +140,10 @@ class Ledger:
         verdicts = [s.event.verdict for s in seen]
         scores = [s.event.normalised_score for s in seen]
         latencies = [s.latency_ms for s in seen]
+        version = seen[0].event.model_version if seen else ""
         return ProductSummary(
             product=product,
-            model_version=seen[0].event.model_version if seen else "",
+            model_version=version,
             images=len(sent),
             events=sum(self.times_seen[s.shot.image_id] for s in sent),
             false_rejects=sum(v == "NotOK" and not bad for v, bad in zip(verdicts, kinds, strict=True)),
@@ -154,6 +156,7 @@ class Ledger:
             images_per_s=_rate(seen),
             p50_ms=float(np.percentile(latencies, 50)) if latencies else None,
             p99_ms=float(np.percentile(latencies, 99)) if latencies else None,
+            calibration=Registry(self._store).manifest(product, version).calibration.describe() if version else "",
         )
 
     def _pixel_auroc(self, seen: list[Seen]) -> float | None:

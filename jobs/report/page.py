@@ -13,6 +13,7 @@ from jobs.report.chart import LABELS, WIDTH, Chart, score_chart
 from jobs.report.choice import for_page
 from jobs.report.pictures import Pictures, data_uri, heat_layer, mask_layer, read_pictures
 from jobs.report.rows import InspectedImage, ProductSummary, Report
+from model.proportions import percent_interval, share_interval
 
 PER_PRODUCT = 150
 _TEMPLATES = Path(__file__).parent.parent / "templates"
@@ -59,7 +60,7 @@ def write_page(
 ) -> None:
     """Write the page. ``on_image(done, total)`` is called after each embedded image."""
     environment = Environment(loader=FileSystemLoader(_TEMPLATES), autoescape=True, undefined=StrictUndefined)
-    environment.filters.update(share=_share, figure=_figure)
+    environment.filters.update(share=_share, figure=_figure, interval=_interval)
     products, chosen = [], []
     for name in _names(report):
         rows = [image for image in report.images if image.product == name]
@@ -147,6 +148,12 @@ def _tags(row: InspectedImage) -> tuple[str, ...]:
 def _share(part: int, whole: int) -> str:
     """``3.3 %``, or a dash where there is nothing to divide by."""
     return f"{100 * part / whole:.1f} %" if whole else "–"
+
+
+def _interval(part: int, whole: int) -> str:
+    """The share's 95% interval, ``0.6 % to 16 %``, or nothing where there is nothing to divide by."""
+    interval = share_interval(part, whole)
+    return percent_interval(interval).replace("%", " %") if interval else ""
 
 
 def _figure(value: float | None, digits: int = 1) -> str:

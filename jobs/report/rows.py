@@ -48,6 +48,8 @@ class InspectedImage:
 
 @dataclass(frozen=True)
 class ProductSummary:
+    """calibration: what the model's manifest states of its threshold and false-reject rate, in words."""
+
     product: str
     model_version: str
     images: int
@@ -62,6 +64,7 @@ class ProductSummary:
     images_per_s: float | None = None
     p50_ms: float | None = None
     p99_ms: float | None = None
+    calibration: str = ""
 
 
 @dataclass(frozen=True)

@@ -207,7 +207,9 @@ def test_versions_are_listed_shown_promoted_and_rolled_back(store: MemoryStore, 
     listed = run("models", "list").output
     assert f"{first}  champion" in " ".join(listed.split(" ")).replace("   ", "  ")
     assert second in listed
-    assert json.loads(run("models", "show", "bottle", second).output)["version"] == second
+    shown = run("models", "show", "bottle", second)
+    assert json.loads(shown.stdout)["version"] == second
+    assert "aimed at" in shown.stderr
     assert f"{second} serves" in run("models", "promote", "bottle", second).output
     assert registry.champion("bottle").champion.version == second
     assert f"{first} serves again" in run("models", "rollback", "bottle").output

@@ -52,6 +52,11 @@ def test_good_and_spotted_images_are_told_apart(store: MemoryStore) -> None:
     assert result.pixel_auroc
     assert result.pixel_auroc > 0.9
     assert (result.false_reject_rate, result.escape_rate) == (0.0, 0.0)
+    assert result.false_reject_interval == result.escape_interval == (0.0, pytest.approx(1 - 0.025 ** (1 / 3)))
+    assert result.good_over_threshold == 0.0
+    calibration = Registry(store).manifest("bottle", champion(store)).calibration
+    assert result.stated_interval == calibration.false_reject_interval
+    assert result.calibration == calibration.describe()
     assert 0 <= result.review_rate <= 1
     assert told[-1] == (6, 6)
 
@@ -65,6 +70,7 @@ def test_what_cannot_be_measured_is_none(store: MemoryStore) -> None:
     datasets.restore(only_good, instead_of=datasets.latest("bottle"))
     result = evaluate(SETTINGS, store, "bottle", champion(store))
     assert (result.image_auroc, result.average_precision, result.pixel_auroc, result.escape_rate) == (None,) * 4
+    assert result.escape_interval is None
     assert result.false_reject_rate == 0.0
 
 

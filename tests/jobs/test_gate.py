@@ -23,7 +23,7 @@ def judged(**changes: object) -> Judged:
         (judged(synthetic_auroc=0.7), None, []),
         (judged(synthetic_auroc=0.69), None, ["synthetic defects apart with AUROC 0.690 (limit 0.700)"]),
         (judged(false_reject_rate=0.05), None, []),
-        (judged(false_reject_rate=0.075), None, ["rejects 7.5% of 40 held-out good images (limit 5.0%)"]),
+        (judged(false_reject_rate=0.075), None, ["rejects 7.5% of 40 held-out good images (limit 5.0%), 95% interval"]),
         (judged(held_out=8, false_reject_rate=1 / 8), None, []),
         (judged(held_out=8, false_reject_rate=2 / 8), None, ["rejects 25.0% of 8"]),
         (judged(labelled_auroc=0.1), None, []),

@@ -54,7 +54,23 @@ def inspected(
 
 
 def report_of(images: list[InspectedImage], **changes) -> Report:
-    summary = ProductSummary("flange", "v-20260101", 1234, 1233, 17, 19, 23, 801, 402, 0.9871, None, 187.3, 21.7, 93.4)
+    summary = ProductSummary(
+        "flange",
+        "v-20260101",
+        1234,
+        1233,
+        17,
+        19,
+        23,
+        801,
+        402,
+        0.9871,
+        None,
+        187.3,
+        21.7,
+        93.4,
+        "threshold 2.3 from 54 images",
+    )
     report = Report(
         "Night shift",
         datetime(2026, 1, 2, 3, 4, tzinfo=UTC),
@@ -135,6 +151,7 @@ def test_every_figure_is_on_the_page(tmp_path: Path):
     for figure in (
         "<b>17</b>",
         "of 801 good · 2.1 %",
+        "(1.24 % to 3.38 %)",
         "<b>19</b>",
         "of 402 defective · 4.7 %",
         "<b>23</b>",
@@ -144,7 +161,13 @@ def test_every_figure_is_on_the_page(tmp_path: Path):
         assert figure in html
     for figure in ("187.3", "21.7", "93.4", "2.35", "12.5 ms", "v-20260101", "dent", "plant/hall/line-1/cam-2"):
         assert figure in html
-    for text in ("Night shift", "embedded broker", "A note.", "2026-01-02 03:04:00 UTC"):
+    for text in (
+        "flange, as calibrated: threshold 2.3 from 54 images.",
+        "Night shift",
+        "embedded broker",
+        "A note.",
+        "2026-01-02 03:04:00 UTC",
+    ):
         assert text in html
 
 
