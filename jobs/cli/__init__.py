@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.bench import bench
 from jobs.cli.benchmark import ablate, benchmark
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.demo import demo, doctor
@@ -15,12 +16,16 @@ from jobs.cli.local import local
 from jobs.cli.models import fit, models, schedule
 from jobs.cli.setup import config, schemas, setup
 from jobs.cli.stream import deadletters, events, replay, serve
+from jobs.cli.weights import weights
 
 ORDER = (
     ("First steps", ("demo", "doctor", "local", "setup", "config")),
-    ("Images and models", ("ingest", "fit", "models", "evaluate", "score", "schedule", "benchmark", "ablate")),
+    (
+        "Images and models",
+        ("ingest", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
+    ),
     ("The stream", ("serve", "replay", "events", "deadletters")),
-    ("For developers", ("schemas",)),
+    ("For developers", ("bench", "schemas")),
 )
 
 
@@ -86,7 +91,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    ablate, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay,
-    schedule, schemas, score, serve, setup,
+    ablate, bench, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay,
+    schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,5 +1,6 @@
 """What is measured is what is told: interleaved, on the same images, with the smallest ratio of several batches."""
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -20,8 +21,9 @@ from jobs.bench.photographs import NoPhotographs, read_photographs
 from jobs.cli import main
 from model import FitOptions, Frame, read_frame
 from model.bench import engine as measured
+from model.bench import runs
 from model.bench.__main__ import main as model_bench
-from model.bench.engine import EngineOptions, OfBatch
+from model.bench.engine import EngineOptions, OfBatch, our_modes
 from model.bench.interleaved import Rates, Run, interleaved, ratio
 from model.bench.random_teacher import random_teacher
 from model.bench.runs import EngineRun, TrainRun, run_engine, run_train
@@ -105,11 +107,20 @@ def test_a_random_teacher_is_the_same_every_time_and_leaves_no_trace(tmp_path: P
 
 
 @pytest.fixture
-def few_products(monkeypatch: pytest.MonkeyPatch) -> None:
+def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Converting a student for OpenVINO takes seconds: torch stands for all modes."""
     monkeypatch.setattr(measured, "PRODUCTS", 3)
+    monkeypatch.setattr(runs, "FIT_STEPS", 2)
+    monkeypatch.setattr(runs, "our_modes", lambda options: our_modes(options)[:1])
 
 
-@pytest.mark.usefixtures("few_products")
+def test_every_backend_of_this_machine_is_measured() -> None:
+    if not importlib.util.find_spec("openvino"):
+        pytest.skip("the package openvino is not installed")
+    assert [mode.name for mode in our_modes(QUICK)] == ["ours_torch", "ours_openvino"]
+
+
+@pytest.mark.usefixtures("little_work")
 def test_the_engine_report_has_every_rate_and_the_smallest_ratio() -> None:
     peer = FakePeer()
     said: list[tuple[str, int, int]] = []

@@ -1,0 +1,165 @@
+"""`linewatch bench`: measure linewatch itself."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+
+
+@click.group()
+def bench() -> None:
+    """Measure linewatch itself, on this machine or on images of yours.
+
+    \b
+    Example:  linewatch bench calibration mvtec/ --json calibration.json
+              linewatch bench engine --backbone resnet18 --peer anomalib
+    """
+
+
+@bench.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides fits and splits.")
+@click.option("--splits", default=20, show_default=True, type=click.IntRange(min=1), help="Random splits a category.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]")
+@click.option("--size", type=click.IntRange(min=64), help="Side in pixels.  [default: the method's own]")
+@click.option("--threads", type=click.IntRange(min=1), help="Of torch.  [default: its own choice]")
+def calibration(
+    folder: Path,
+    json_file: Path | None,
+    seed: int,
+    splits: int,
+    steps: int | None,
+    size: int | None,
+    threads: int | None,
+) -> None:
+    """Check that stated false-reject rates and their intervals hold, on every category in FOLDER.
+
+    A third of a category's good images is fitted on, all others are scored. Random halves of these scores then place
+    a threshold, and the other halves show which rate it really has.
+    """
+    from jobs.bench.calibration import bench_calibration
+    from jobs.progress import Screen
+
+    bench_calibration(folder, json_file, Screen(), seed=seed, splits=splits, steps=steps, size=size, threads=threads)
+
+
+def measured_alike(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that `engine` and `train` share."""
+    for option in reversed((
+        click.option(
+            "--backbone", default="efficientnet_lite0", show_default=True,
+            help="The teacher; resnet18, resnet50 and wide_resnet50_2 get random weights here.",
+        ),
+        click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side in pixels."),
+        click.option(
+            "--peer", type=click.Choice(["anomalib"]),
+            help="Measure this beside linewatch, in an environment of its own (a download of 3 GB, once).",
+        ),
+        click.option("--threads", type=click.IntRange(min=1), help="For every mode alike.  [default: all cores]"),
+        click.option("--device", default="cpu", show_default=True, help="Where linewatch computes: cpu or cuda."),
+        click.option("--photos", type=click.Path(path_type=Path), help="Folder of photographs; none draws some."),
+        click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all here."),
+    )):  # fmt: skip
+        command = option(command)
+    return command
+
+
+@bench.command()
+@measured_alike
+@click.option(
+    "--batch", "batches", type=click.IntRange(min=1), multiple=True, default=(1, 16), show_default=True,
+    help="Images at once; may be repeated.",
+)  # fmt: skip
+@click.option("--repeats", default=7, show_default=True, type=click.IntRange(min=1), help="Of each mode, interleaved.")
+@click.option("--seconds", default=1.0, show_default=True, type=float, help="Of one repeat of one mode.")
+def engine(
+    backbone: str,
+    size: int,
+    peer: str | None,
+    threads: int | None,
+    device: str,
+    photos: Path | None,
+    json_file: Path | None,
+    batches: tuple[int, ...],
+    repeats: int,
+    seconds: float,
+) -> None:
+    """Measure how many images a second are scored, and how many a peer scores on the same machine.
+
+    Every mode runs a repeat in turn, over and over; the medians count. From decoded images to anomaly map and score;
+    then from JPEG bytes to masks; then with a hundred products in one stream. A ratio above 1 means that linewatch is
+    faster; over several batch sizes the smallest is told. Close other programs first: figures of a busy machine are
+    worth nothing.
+
+    \b
+    Example:  linewatch bench engine --backbone resnet18 --peer anomalib --json engine.json
+    """
+    from jobs.bench.engine import bench_engine
+    from jobs.bench.photographs import read_photographs
+    from jobs.progress import Screen
+    from model.bench.engine import EngineOptions
+    from model.bench.runs import ENGINE_IMAGES, EngineRun
+
+    options = EngineOptions(threads or os.cpu_count() or 1, repeats, seconds, device)
+    photographs = read_photographs(photos, ENGINE_IMAGES) if photos else None
+    run = EngineRun(backbone, size, tuple(dict.fromkeys(batches)), photographs, options)
+    bench_engine(run, peer, json_file, _command_line(), Screen())
+
+
+@bench.command()
+@measured_alike
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=2), help="Images a step.")
+@click.option("--steps", default=40, show_default=True, type=click.IntRange(min=1), help="Training steps.")
+@click.option("--images", default=128, show_default=True, type=click.IntRange(min=8), help="Training images.")
+@click.option(
+    "--method", default="plain", show_default=True, help="plain is what the peer does; fusion is our default."
+)
+@click.option("--corruptions", default=0, show_default=True, type=click.IntRange(0, 32), help="As in a fit; peers: 0.")
+def train(
+    backbone: str,
+    size: int,
+    peer: str | None,
+    threads: int | None,
+    device: str,
+    photos: Path | None,
+    json_file: Path | None,
+    batch: int,
+    steps: int,
+    images: int,
+    method: str,
+    corruptions: int,
+) -> None:
+    """Measure a fit: seconds in all, seconds a step, and the loss that it reaches.
+
+    The peer takes a step after each of ours, on the same images and with the same frozen teacher. Our total includes
+    the one pass of the teacher over all images, which later steps do without: the more epochs, the more that saves.
+
+    \b
+    Example:  linewatch bench train --backbone resnet18 --peer anomalib --json train.json
+    """
+    from jobs.bench.photographs import read_photographs
+    from jobs.bench.train import bench_train
+    from jobs.progress import Screen
+    from model import FitOptions
+    from model.bench.runs import TrainRun
+
+    fit = FitOptions.model_validate(
+        {
+            "backbone": backbone,
+            "size": size,
+            "steps": steps,
+            "batch": batch,
+            "method": method,
+            "corruptions": corruptions,
+        }
+    )
+    photographs = read_photographs(photos, images) if photos else None
+    run = TrainRun(fit, images, photographs, threads or os.cpu_count() or 1, device)
+    bench_train(run, peer, json_file, _command_line(), Screen())
+
+
+def _command_line() -> str:
+    return " ".join(["linewatch", *sys.argv[1:]])

@@ -1,0 +1,207 @@
+"""The engine's rate: bare, from bytes to an event-ready mask, and with a hundred products in one stream."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from model.backend import Backend, make_backend
+from model.bench.interleaved import OnRepeat, Rates, Run, interleaved, ratio
+from model.bench.machine import resident_bytes
+from model.bench.subject import Subject
+from model.engine import Engine
+from model.frames import Frame, read_frame
+from model.manifest import ModelBundle
+from model.masks import cut
+from model.pictures import encode_mask_png
+from model.resampling import upsample
+
+PRODUCTS = 100
+MOST_STUDENT_BYTES = 4 << 30
+"""A hundred students larger than this are not loaded for a measurement."""
+
+Precision = Literal["fp32", "bf16", "int8"]
+
+OfBatch = Callable[[int], Run]
+"""A mode of scoring for a batch size."""
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """seconds: of one repeat of one mode. threads: for every mode alike."""
+
+    threads: int
+    repeats: int = 7
+    seconds: float = 1.0
+    device: str = "cpu"
+
+
+class OurMode:
+    """One backend under the engine. accepted: whether int8 keeps its bound; none where that is no question."""
+
+    def __init__(
+        self, name: str, backend: Backend, precision: Precision = "fp32", accepted: bool | None = None
+    ) -> None:
+        self.name = name
+        self.backend = backend
+        self.precision = precision
+        self.accepted = accepted
+
+    def engine(self, bundle: ModelBundle, batch: int, threads: int) -> Engine:
+        """A fresh engine that gives this bundle for every key."""
+        return Engine(
+            lambda _: bundle,
+            memory_limit_bytes=MOST_STUDENT_BYTES,
+            batch_size=batch,
+            threads=threads,
+            backend=self.backend,
+        )
+
+
+def our_modes(options: EngineOptions) -> list[OurMode]:
+    """Every backend that this machine can run; torch is the reference and comes first."""
+    modes = [OurMode("ours_torch", make_backend("torch", options.device))]
+    if options.device == "cpu" and importlib.util.find_spec("openvino"):
+        modes.append(OurMode("ours_openvino", make_backend("openvino", "cpu", options.threads)))
+    return modes
+
+
+def measure_scoring(
+    subject: Subject,
+    modes: Sequence[OurMode],
+    peers: Mapping[str, OfBatch],
+    batch: int,
+    options: EngineOptions,
+    on_repeat: OnRepeat | None = None,
+) -> dict[str, Rates]:
+    """From decoded uint8 frames to anomaly maps and scores: ours, the peer's, and "map_to_image_size" alone.
+
+    The engine's map has a quarter of the image's side; what bringing it to the full side would add is measured by
+    itself.
+    """
+    runs: dict[str, Run] = {
+        mode.name: scoring(mode.engine(subject.bundle, batch, options.threads), subject.frames, batch) for mode in modes
+    }
+    runs |= {name: of_batch(batch) for name, of_batch in peers.items()}
+    runs["map_to_image_size"] = _resizing(modes[0].engine(subject.bundle, batch, options.threads), subject, batch)
+    return interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
+
+
+def measure_bytes_to_mask(
+    subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
+) -> dict[str, object]:
+    """JPEG decoding, scoring, cutting and PNG encoding against scoring alone, interleaved."""
+    engine = mode.engine(subject.bundle, batch, options.threads)
+    with ThreadPoolExecutor(options.threads) as pool:
+        runs = {
+            "bare_engine": scoring(engine, subject.frames, batch),
+            "bytes_to_mask": _inspecting(engine, subject, batch, pool),
+        }
+        rates = interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
+    flagged = sum(result.verdict != "OK" for result in engine.score(subject.frames, ["bench"] * len(subject.frames)))
+    return {
+        "mode": mode.name,
+        "batch": batch,
+        "jpeg_side_px": subject.frames[0].width,
+        "jpeg_bytes_mean": round(sum(map(len, subject.jpegs)) / len(subject.jpegs)),
+        "images_flagged": round(flagged / len(subject.frames), 3),
+        "images_per_s": {name: one.as_json() for name, one in rates.items()},
+        "ratio_bytes_to_mask": ratio(rates["bytes_to_mask"], rates["bare_engine"]),
+    }
+
+
+def measure_hundred_products(
+    subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
+) -> dict[str, object]:
+    """A stream in which every image belongs to any of a hundred products, against one product; and its memory."""
+    engine = mode.engine(subject.bundle, batch, options.threads)
+    one = scoring(engine, subject.frames, batch)
+    one(2)
+    before, student = resident_bytes(), engine.memory_bytes
+    if student * PRODUCTS > MOST_STUDENT_BYTES:
+        return {"skipped": f"{PRODUCTS} students of {student:,} bytes are more than {MOST_STUDENT_BYTES:,}"}
+    keys = [f"product-{number}" for number in range(PRODUCTS)]
+    for key in keys:
+        engine.manifest(key)
+    rng = np.random.default_rng(0)
+    order = [place for _ in range(batch) for place in rng.permutation(PRODUCTS)]
+    hundred = scoring(engine, subject.frames, batch, [keys[place] for place in order])
+    hundred(math.ceil(PRODUCTS / batch))  # every student has run before memory is looked at
+    loaded = resident_bytes()
+    runs = {"one_product": one, "hundred_products": hundred}
+    rates = interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
+    return {
+        "mode": mode.name,
+        "batch": batch,
+        "memory_limit_bytes": MOST_STUDENT_BYTES,
+        "students_bytes": engine.memory_bytes,
+        "resident_bytes_one_product": before,
+        "resident_bytes_hundred_loaded": loaded,
+        "resident_bytes_after_stream": resident_bytes(),
+        "images_per_s": {name: one.as_json() for name, one in rates.items()},
+        "ratio_hundred_products": ratio(rates["hundred_products"], rates["one_product"]),
+    }
+
+
+def gflop_per_image(subject: Subject) -> float:
+    """Convolutions and matrix products of one image, 2 for a multiply-add, counted in torch on the CPU."""
+    engine = OurMode("counted", make_backend("torch", "cpu")).engine(subject.bundle, 1, torch.get_num_threads())
+    engine.warm("bench")
+    with FlopCounterMode(display=False) as counter:
+        engine.score(subject.frames[:1], ["bench"])
+    return round(float(counter.get_total_flops()) / 1e9, 3)
+
+
+def scoring(engine: Engine, frames: Sequence[Frame], batch: int, keys: Sequence[str] = ("bench",)) -> Run:
+    """Score batches of the frames in turn, with the keys in turn."""
+
+    def run(batches: int) -> float:
+        begun = time.perf_counter()
+        for number in range(batches):
+            places = range(number * batch, (number + 1) * batch)
+            engine.score([frames[place % len(frames)] for place in places], [keys[p % len(keys)] for p in places])
+        return time.perf_counter() - begun
+
+    return run
+
+
+def _inspecting(engine: Engine, subject: Subject, batch: int, pool: ThreadPoolExecutor) -> Run:
+    """As the stream's worker does it: a batch is decoded by threads, scored at once, and cut by threads."""
+    size = subject.frames[0].size
+
+    def run(batches: int) -> float:
+        begun = time.perf_counter()
+        for number in range(batches):
+            places = range(number * batch, (number + 1) * batch)
+            files = [subject.jpegs[place % len(subject.jpegs)] for place in places]
+            frames = list(pool.map(lambda data: read_frame(data, size), files))
+            results = engine.score(frames, ["bench"] * batch)
+            list(pool.map(lambda result: encode_mask_png(cut(result).mask), results))
+        return time.perf_counter() - begun
+
+    return run
+
+
+def _resizing(engine: Engine, subject: Subject, batch: int) -> Run:
+    """Bring the maps of a batch to the size of the model's input."""
+    frames = subject.frames[:batch]
+    maps = [result.anomaly_map for result in engine.score(frames, ["bench"] * len(frames))]
+    size = subject.frames[0].size
+
+    def run(batches: int) -> float:
+        begun = time.perf_counter()
+        for _ in range(batches):
+            for row in range(batch):
+                upsample(maps[row % len(maps)], size, size)
+        return time.perf_counter() - begun
+
+    return run

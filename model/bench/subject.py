@@ -1,0 +1,80 @@
+"""What is measured: drawn photographs and a model of them. Neither depends on a file of the user's."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from model.engine import Engine
+from model.frames import Frame, read_frame
+from model.manifest import ModelBundle
+from model.options import FitOptions
+from model.synthetic import spoil
+from model.training import Fit, StepReport
+
+JPEG_SIDE = 512
+"""Side of the photographs in pixels, as the cameras of bottle and its like deliver them."""
+DEFECTIVE_EVERY = 8
+HELD_OUT = 8
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """jpegs: every eighth one shows a defect; frames: the same images, decoded."""
+
+    bundle: ModelBundle
+    jpegs: list[bytes]
+    frames: list[Frame]
+
+
+def drawn_photographs(count: int, side: int = JPEG_SIDE, *, defective_every: int = 0, seed: int = 0) -> list[bytes]:
+    """JPEG files of a gray disc under uneven light, with sensor noise; sizes of files are those of real photographs."""
+    y, x = np.mgrid[:side, :side].astype(np.float32) / side - 0.5
+    files = []
+    for number in range(count):
+        rng = np.random.default_rng((seed, number))
+        centre_y, centre_x = rng.normal(0, 0.01, 2)
+        inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < 0.36**2
+        light = 1 + rng.normal(0, 0.05) * x + rng.normal(0, 0.05) * y
+        pixels = np.where(inside, 165.0, 55.0)[..., None] * light[..., None] + rng.normal(0, 4, (side, side, 3))
+        frame = Frame(np.clip(pixels, 0, 255).astype(np.uint8), side, side)
+        if defective_every and number % defective_every == defective_every - 1:
+            frame = spoil(frame, rng)
+        buffer = io.BytesIO()
+        Image.fromarray(frame.pixels).save(buffer, format="JPEG", quality=90)
+        files.append(buffer.getvalue())
+    return files
+
+
+def prepare(
+    backbone: str,
+    size: int,
+    jpegs: Sequence[bytes],
+    *,
+    steps: int,
+    device: str = "cpu",
+    on_step: Callable[[StepReport], None] | None = None,
+) -> Subject:
+    """A short fit on drawn good images; a model of more steps scores at the same speed. Raises ModelError."""
+    good = [read_frame(data, size) for data in drawn_photographs(4 * HELD_OUT, seed=1)]
+    options = FitOptions(backbone=backbone, size=size, steps=steps, batch=4, corruptions=0)
+    bundle = Fit("bench", good[HELD_OUT:], good[:HELD_OUT], options, device).run(on_step)
+    frames = [read_frame(data, size) for data in jpegs]
+    return Subject(_flagging_an_eighth(bundle, frames, device), list(jpegs), frames)
+
+
+def _flagging_an_eighth(bundle: ModelBundle, frames: Sequence[Frame], device: str) -> ModelBundle:
+    """The bundle with limits that flag one image in eight, whatever its network can see.
+
+    An untrained network would send all images to review, and cutting masks would be measured where there is none.
+    """
+    engine = Engine(lambda _: bundle, device=device, backend="torch")
+    scores = [result.score for result in engine.score(frames, ["bench"] * len(frames))]
+    limit = float(np.quantile(scores, 1 - 1 / DEFECTIVE_EVERY))
+    limits = {"review_low": limit, "threshold": limit, "review_high": 1.1 * limit, "pixel_threshold": 0.9 * limit}
+    calibration = bundle.manifest.calibration.model_copy(update=limits)
+    return ModelBundle(bundle.manifest.model_copy(update={"calibration": calibration}), bundle.weights)
