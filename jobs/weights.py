@@ -131,7 +131,7 @@ def _from_file(origin: Path, file: IO[bytes]) -> str:
         with origin.open("rb") as data:
             return _copy(data, file, str(origin), origin.stat().st_size)
     except OSError as error:
-        raise WeightsError(f"{origin} cannot be read: {error.strerror}") from error
+        raise WeightsError(f"{origin} could not be copied: {error.strerror}") from error
 
 
 def _from_s3(origin: str, file: IO[bytes], settings: Settings) -> str:

@@ -232,7 +232,7 @@ def test_a_second_file_of_ones_own_does_not_push_the_first_out(cache: Path, tmp_
         (("{file}", "--as", "resnet18", "--sha256", "f37072fd"), "has 64 digits"),
         (("{file}", "--as", "efficientnet_lite0"), LITE0_WEIGHTS.sha256),
         (("{file}", "--as", "vgg16"), "there is no teacher 'vgg16'"),
-        (("nowhere.pth", "--as", "resnet18"), "cannot be read: No such file"),
+        (("nowhere.pth", "--as", "resnet18"), "could not be copied: No such file"),
         (("photo.png", "--as", "resnet18"), "from .pth and .safetensors files"),
         (("s3://Bad_Bucket/x.pth", "--as", "resnet18"), "s3://BUCKET/KEY"),
         (("s3://plant/x.pth", "--as", "resnet18"), "no S3 credentials"),
