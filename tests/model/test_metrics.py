@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from model import average_precision, f1_max, image_auroc, pixel_auroc
-from model.metrics import PIXEL_BINS
 
 scored_images = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=80).filter(
     lambda rows: len({label for _, label in rows}) == 2
@@ -38,21 +37,39 @@ def test_one_class_is_undefined() -> None:
     assert math.isnan(pixel_auroc([np.ones((4, 4))], [np.zeros((4, 4))]))
 
 
-def test_small_pixel_sets_are_exact() -> None:
-    rng = np.random.default_rng(0)
-    maps = [rng.random((20, 30), dtype=np.float32) for _ in range(4)]
-    masks = [(rng.random((20, 30)) < 0.1).astype(np.float32) for _ in range(4)]
+@pytest.mark.parametrize("outlier", [1.0, 1e6])
+def test_pooled_pixels_equal_scikit_learn_however_far_one_of_them_is_out(outlier: float) -> None:
+    rng = np.random.default_rng(1)
+    masks = [rng.random((256, 256)) < 0.05 for _ in range(4)]
+    maps = [np.exp(rng.normal(mask * 1.0, 1.0)).astype(np.float32).round(2) for mask in masks]  # with many ties
+    maps[0][0, 0] = outlier
     expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps]))
     assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-9)
 
 
-def test_large_pixel_sets_are_binned_to_the_stated_precision() -> None:
-    rng = np.random.default_rng(1)
-    masks = [rng.random((256, 256)) < 0.05 for _ in range(4)]
-    maps = [np.exp(rng.normal(mask * 1.0, 1.0)) for mask in masks]
-    assert sum(anomaly.size for anomaly in maps) > PIXEL_BINS
+def test_images_of_several_sizes_are_pooled() -> None:
+    rng = np.random.default_rng(3)
+    maps = [rng.random(shape) for shape in ((4, 6), (9, 2))]
+    masks = [rng.random(anomaly.shape) < 0.4 for anomaly in maps]
     expected = roc_auc_score(np.concatenate([m.ravel() for m in masks]), np.concatenate([m.ravel() for m in maps]))
-    assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-4)
+    assert pixel_auroc(maps, masks) == pytest.approx(expected, abs=1e-9)
+
+
+def test_constant_scores_tell_nothing() -> None:
+    labels = [0, 1, 0, 1, 1]
+    assert image_auroc([3.0] * 5, labels) == 0.5
+    assert average_precision([3.0] * 5, labels) == pytest.approx(3 / 5)  # the share of defective images
+    assert f1_max([3.0] * 5, labels) == pytest.approx(2 * 3 / (5 + 3))  # flag everything
+    mask = np.eye(5, dtype=bool)
+    assert pixel_auroc([np.ones((5, 5))], [mask]) == 0.5
+
+
+@pytest.mark.parametrize("label", [0, 1])
+def test_one_image_has_no_auroc(label: int) -> None:
+    assert math.isnan(image_auroc([1.0], [label]))
+    expected = 1.0 if label else math.nan
+    assert average_precision([1.0], [label]) == pytest.approx(expected, nan_ok=True)
+    assert f1_max([1.0], [label]) == pytest.approx(expected, nan_ok=True)
 
 
 def test_masks_of_0_and_255_and_of_booleans_mean_the_same() -> None:
@@ -68,5 +85,7 @@ def test_what_does_not_fit_together_is_refused() -> None:
         image_auroc([1.0, math.nan], [0, 1])
     with pytest.raises(ValueError, match="one mask per map"):
         pixel_auroc([np.ones((2, 2))], [])
+    with pytest.raises(ValueError, match="map 0 holds nan"):
+        pixel_auroc([np.full((2, 2), math.inf)], [np.ones((2, 2))])
     with pytest.raises(ValueError, match="differ"):
         pixel_auroc([np.ones((2, 2))], [np.ones((2, 3))])
