@@ -3,8 +3,7 @@
 The map lives at a quarter of the model's input resolution. Each level's error is divided by what good images lead one
 to expect (model/spread.py), brought to that resolution and smoothed. Then two questions are answered apart:
 
-    how strong?   evidence: the mean of the levels, weighted by what the student explains of them on good images. Deep
-                  levels carry it.
+    how strong?   evidence: the mean of the levels, weighted by depth (model/spread.py). Deep levels carry it.
     where?        the geometric mean of the levels: a place counts where all of them are surprised, shallow ones, which
                   are noisy but sharp, included.
 

@@ -13,8 +13,8 @@ from model.blocks import Bottleneck
 class ReverseDecoder(nn.Module):
     """[B, width, H_3 / 2, W_3 / 2] -> three levels [B, C_l, H_l, W_l], shallow to deep.
 
-    lateral_widths: channels of the fused maps that join at levels 2 and 3 (model/fusion.py), none for a plain student.
-    They join through 1x1 convolutions that start at zero.
+    lateral_widths: channels of the fused maps that join at the levels (model/fusion.py), none for a plain student. They
+    join through 1x1 convolutions that start at zero and have no bias: a map of zeros joins nothing.
 
     The heads are linear 1x1 convolutions, because standardised targets are signed; `rectified` adds the ReLU that the
     published decoder ends each level with.
@@ -30,8 +30,8 @@ class ReverseDecoder(nn.Module):
         lateral_widths: Sequence[int] = (),
     ) -> None:
         super().__init__()
-        into = stage_widths[len(stage_widths) - len(lateral_widths) :]
-        laterals = [nn.Conv2d(fused, stage, 1, bias=False) for fused, stage in zip(lateral_widths, into, strict=True)]
+        joins = zip(lateral_widths, stage_widths, strict=True) if lateral_widths else ()
+        laterals = [nn.Conv2d(fused, stage, 1, bias=False) for fused, stage in joins]
         for lateral in laterals:
             nn.init.zeros_(lateral.weight)
         self.laterals = nn.ModuleList(laterals)
@@ -53,12 +53,12 @@ class ReverseDecoder(nn.Module):
         self.rectified = rectified
 
     def forward(self, embedded_BCHW: torch.Tensor, fused: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
-        """fused: maps [B, C', H_l, W_l] of the deepest levels, shallow to deep."""
+        """fused: maps [B, C'_l, H_l, W_l], shallow to deep; none for a plain student."""
         rebuilt = []
         x_BCHW = embedded_BCHW
         for place, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True), start=1):
             x_BCHW = stage(x_BCHW)
-            if place <= len(fused):
+            if fused:
                 x_BCHW = x_BCHW + self.laterals[-place](fused[-place])
             level = head(x_BCHW)
             rebuilt.append(torch.relu(level) if self.rectified else level)

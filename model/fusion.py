@@ -5,11 +5,12 @@ its abstract: the order of fusion follows AFPN (Yang et al., SMC 2023), the weig
 
     0. reduce      every level to a few channels
     1. geometry    levels 1 and 2 are fused into both, one residual block each
-    2. semantics   level 3 joins: all three are fused into levels 2 and 3, one residual block each
+    2. semantics   level 3 joins: all three are fused into each of them, one residual block each
 
 The fused maps enter the decoder at their own resolution, where a plain student has nothing but what came through the
-embedding. That would let defects pass as well, if the student were not taught to rebuild the good part from a spoiled
-one (model/corruption.py); level 1 gets none, since what fine detail passes there is mostly noise.
+embedding. That would let defects pass as well, were it not for two things: the student is taught to rebuild the good
+part from a spoiled one (model/corruption.py), and in training it has to do without any fused map for half of the
+images (`FusionShape.dropout`), so that it cannot come to rest on them.
 
 At each position the weights of the fused levels are a softmax, so a level that only repeats another can be turned down
 exactly where it does. They start at 1/n: the last layer that makes them is zero.
@@ -31,7 +32,7 @@ LevelWeights = Literal["position", "scalar", "mean"]
 
 _WEIGHT_WIDTH = 8
 _LEAST_REDUCED_WIDTH = 32
-_INTO = (1, 2)
+_INTO = (0, 1, 2)
 
 
 @dataclass(frozen=True)
@@ -39,11 +40,13 @@ class FusionShape:
     """What is fused when, and how levels are weighted; anything but the defaults is for ablation.
 
     first: the levels of the first stage, none for all three at once. weights: by position (ASFF), one learned number a
-    level, or 1/n.
+    level, or 1/n. dropout: share of the images of a training step from which all fused maps are withheld; nothing is
+    rescaled, since their absence is a case of its own, as in stochastic depth (Huang et al., ECCV 2016).
     """
 
     first: tuple[int, int] | None = (0, 1)
     weights: LevelWeights = "position"
+    dropout: float = 0.5
 
 
 def reduced_widths(widths: Sequence[int]) -> list[int]:
@@ -52,7 +55,7 @@ def reduced_widths(widths: Sequence[int]) -> list[int]:
 
 
 class AsymptoticFusion(nn.Module):
-    """Three levels [B, C_l, H_l, W_l] -> fused maps of levels 2 and 3, [B, C'_l, H_l, W_l], C' = reduced_widths.
+    """Three levels [B, C_l, H_l, W_l] -> fused maps of the same levels, [B, C'_l, H_l, W_l], C' = reduced_widths.
 
     widths and strides describe the teacher's levels, shallow to deep; strides double from level to level.
     """
@@ -63,6 +66,7 @@ class AsymptoticFusion(nn.Module):
             raise ValueError(f"asymptotic fusion joins three levels, got {len(widths)} widths, {len(strides)} strides")
         few = reduced_widths(widths)
         self.first = shape.first
+        self.dropout = shape.dropout
         self.reduce = nn.ModuleList(conv_norm_relu(width, n) for width, n in zip(widths, few, strict=True))
         pair = shape.first or ()
         self.geometry = nn.ModuleList(

@@ -55,7 +55,7 @@ def examine(student: Student, train: Batches, held_out: Batches) -> HeldOutFindi
     if not all(0 < mean < float("inf") for mean in means):
         raise FitError(f"the mean errors of the levels are {means}; the fit diverged or the images are blank")
     explained = tuple(variance.value() for variance in variances)
-    importance = level_importance(student.recipe, explained)
+    importance = level_importance(student.recipe, len(explained))
     divided_by = divisors(means, places)
     maps_BHW = anomaly_maps(per_level, divided_by, torch.tensor(importance), student.size)
     return HeldOutFindings(

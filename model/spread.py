@@ -1,6 +1,7 @@
 """What a level's error is divided by at each position, and how much each level counts.
 
-Good images decide, never defects. The divisor of level l at position p is what good images lead one to expect there:
+Good images decide on the first, never defects. The divisor of level l at position p is what good images lead one to
+expect there:
 
     the level's mean error on held-out good images     makes levels comparable
     sqrt of the error's usual share at p               a place that is always hard, such as an edge, counts less
@@ -22,23 +23,19 @@ from model.teachers.teacher import Recipe
 
 _PLACE_EXPONENT = 0.5
 _LEAST_SHARE = 0.1
-_LEAST_EXPLAINED = 0.02
 _PLACE_SIGMA = 1.0
 
 
-def level_importance(recipe: Recipe, explained_variance: Sequence[float]) -> tuple[float, ...]:
-    """Weights of the levels in the image's evidence, summing to 1, from held-out good images.
+def level_importance(recipe: Recipe, levels: int) -> tuple[float, ...]:
+    """Weights of the levels in the image's evidence, shallow to deep, summing to 1.
 
-    The square of the explained variance: a level of which the student explains half says more than twice as much as
-    one of which it explains a quarter, for what it does not explain is noise in the evidence.
+    Depth decides: none for the shallowest level, whose error is mostly noise, then one share more for each. They are
+    not learned from good images: how well a level is rebuilt says how easy it is, not what its error tells of defects.
 
-    Uniform under the cosine distance, which does not care how large a rebuilt vector is: its explained variance says
-    nothing.
+    Uniform under the cosine distance, as published (RD4AD).
     """
-    if recipe == "cosine":
-        return tuple(1 / len(explained_variance) for _ in explained_variance)
-    explained = [max(_LEAST_EXPLAINED, value) ** 2 for value in explained_variance]
-    return tuple(value / sum(explained) for value in explained)
+    shares = range(levels) if recipe == "standardised" else [1] * levels
+    return tuple(share / sum(shares) for share in shares)
 
 
 def divisors(level_means: Sequence[float], places: Sequence[torch.Tensor]) -> list[torch.Tensor]:

@@ -18,9 +18,12 @@ from model.losses import distillation_loss, error_maps
 from model.targets import Targets
 from model.teachers import TeacherSpec
 
-Method = Literal["fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed"]
+Method = Literal[
+    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "no_dropout"
+]
 """The default, and the rows of its ablation: reverse distillation without fusion; the same with as many parameters as
-fusion has; all levels fused at once; levels weighted by 1/n, or by one number each; semantics before geometry."""
+fusion has; all levels fused at once; levels weighted by 1/n, or by one number each; semantics before geometry;
+fused maps joined for every image of a training step."""
 
 _FUSIONS: dict[Method, FusionShape] = {
     "fusion": FusionShape(),
@@ -28,6 +31,7 @@ _FUSIONS: dict[Method, FusionShape] = {
     "mean_weights": FusionShape(weights="mean"),
     "scalar_weights": FusionShape(weights="scalar"),
     "reversed": FusionShape(first=(1, 2)),
+    "no_dropout": FusionShape(dropout=0.0),
 }
 
 
@@ -86,26 +90,38 @@ class Student(nn.Module):
             shape.stage_widths,
             shape.blocks,
             rectified=spec.recipe == "cosine",
-            lateral_widths=reduced_widths(spec.widths)[1:] if fusion else (),
+            lateral_widths=reduced_widths(spec.widths) if fusion else (),
         )
         self.register_buffer("importance", torch.full((len(spec.widths),), 1 / len(spec.widths)))
         for level, stride in enumerate(spec.strides):
             self.register_buffer(f"divisor_{level}", torch.ones(size // stride, size // stride))
         in_channels_last(self)
 
-    def forward(self, targets: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Targets [B, C_l, H_l, W_l] -> the same levels, rebuilt."""
-        fused = () if self.fusion is None else self.fusion(targets)
+    def forward(self, targets: Sequence[torch.Tensor], joined_B: torch.Tensor | None = None) -> list[torch.Tensor]:
+        """Targets [B, C_l, H_l, W_l] -> the same levels, rebuilt.
+
+        joined_B: for which images the fused maps join the decoder, 1 or 0; none: for all, as in scoring.
+        """
+        fused: Sequence[torch.Tensor] = () if self.fusion is None else self.fusion(targets)
+        if joined_B is not None:
+            fused = [fused_BCHW * joined_B[:, None, None, None] for fused_BCHW in fused]
         rebuilt: list[torch.Tensor] = self.decoder(self.embedding(targets), fused)
         return rebuilt
 
-    def loss(self, good: Sequence[torch.Tensor], spoiled: Sequence[torch.Tensor] | None = None) -> torch.Tensor:
+    def loss(
+        self,
+        good: Sequence[torch.Tensor],
+        spoiled: Sequence[torch.Tensor] | None = None,
+        joined_B: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         """Distance between the good images' levels and what is rebuilt from the spoiled ones', a scalar.
 
         good, spoiled: the teacher's raw levels of the same images (model/corruption.py); none rebuilds from the good.
+        joined_B: see forward.
         """
         targets = self.targets(good)
-        return distillation_loss(self.recipe, targets, self(targets if spoiled is None else self.targets(spoiled)))
+        seen = targets if spoiled is None else self.targets(spoiled)
+        return distillation_loss(self.recipe, targets, self(seen, joined_B))
 
     def level_errors(self, teacher_levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Distance at each position of each level, [B, H_l, W_l]."""

@@ -155,7 +155,7 @@ class Fit:
         if self.options.corruptions:
             copies = copy_indexes(self.options, self._step)
             spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
-        loss = self._student.loss(cache.get(indexes), spoiled)
+        loss = self._student.loss(cache.get(indexes), spoiled, self._joined())
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -163,6 +163,12 @@ class Fit:
         if not math.isfinite(self._loss):
             raise FitError(f"the loss is {self._loss} at step {self._step + 1}; lower the learning rate")
         self._step += 1
+
+    def _joined(self) -> torch.Tensor | None:
+        fusion = self._student.fusion
+        if fusion is None or not fusion.dropout:
+            return None
+        return torch.tensor(joined_images(self.options, fusion.dropout, self._step), device=self.device)
 
     def _bundle(self, cache: FeatureCache, report: Callable[[StepReport], None], started: float) -> ModelBundle:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
@@ -214,6 +220,12 @@ def copy_indexes(options: FitOptions, step: int) -> list[int]:
         int(copy)
         for copy in np.random.default_rng((options.seed, step)).integers(options.corruptions, size=options.batch)
     ]
+
+
+def joined_images(options: FitOptions, dropout: float, step: int) -> list[float]:
+    """For which images of a step the fused maps join the decoder: 1 or 0 (model/fusion.py)."""
+    draws = np.random.default_rng((options.seed, step, 1)).random(options.batch)
+    return [float(draw >= dropout) for draw in draws]
 
 
 def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import Fit, FitError, FitOptions, Frame, ModelBundle, StepReport
-from model.training import batch_indexes, learning_rate
+from model.training import batch_indexes, joined_images, learning_rate
 
 Options = Callable[..., FitOptions]
 
@@ -117,6 +117,15 @@ def test_batches_walk_through_all_images_before_they_repeat(small_options: Optio
     assert sorted(seen[16:]) == list(range(16))
     assert seen[:16] != seen[16:]
     assert len(batch_indexes(options, images=5, step=0)) == 8
+
+
+def test_the_fused_maps_of_half_of_the_images_are_withheld(small_options: Options) -> None:
+    options = small_options()
+    steps = [joined_images(options, 0.5, step) for step in range(400)]
+    assert all(len(step) == options.batch and set(step) <= {0.0, 1.0} for step in steps)
+    assert np.mean(steps) == pytest.approx(0.5, abs=0.06)
+    assert steps[7] == joined_images(options, 0.5, 7)
+    assert steps[7:12] != steps[8:13]
 
 
 def test_learning_rate_warms_up_and_falls_to_zero(small_options: Options) -> None:
