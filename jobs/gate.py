@@ -6,7 +6,7 @@ where there are any.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -20,12 +20,17 @@ PROBE_IMAGES = 64
 
 @dataclass(frozen=True)
 class Judged:
-    """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told."""
+    """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told.
+
+    float32, score_shift: of an int8 version, the same before it was quantised, and how far held-out scores moved.
+    """
 
     held_out: int
     false_reject_rate: float
     synthetic_auroc: float
     labelled_auroc: float | None
+    float32: "Judged | None" = None
+    score_shift: float | None = None
 
 
 @dataclass
@@ -44,19 +49,30 @@ class Verdict:
 class Judge:
     """Scores the gate's images with any version, through the engine that serves them."""
 
-    def __init__(self, engine: Engine, datasets: Datasets, settings: Settings) -> None:
-        self._engine, self._datasets, self._settings = engine, datasets, settings
+    def __init__(self, engine: Engine, float32: Engine, datasets: Datasets, settings: Settings) -> None:
+        """float32: an engine that scores int8 versions as they were before."""
+        self._engine, self._float32, self._datasets, self._settings = engine, float32, datasets, settings
 
     def judge(self, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]) -> Judged:
         """Score ``version`` on held-out good images, their spoiled twins, and labelled images."""
+        quantisation = self._engine.manifest(f"{product}/{version}").quantisation
+        judged = self._judge(self._engine, product, version, held_out, labelled)
+        if quantisation is None:
+            return judged
+        float32 = self._judge(self._float32, product, version, held_out, labelled)
+        return replace(judged, float32=float32, score_shift=quantisation.score_shift)
+
+    def _judge(
+        self, engine: Engine, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]
+    ) -> Judged:
         key = f"{product}/{version}"
-        size = self._engine.manifest(key).preprocessing.size
+        size = engine.manifest(key).preprocessing.size
         good = self._frames(product, held_out[:PROBE_IMAGES], size)
-        scores = self._scores(good, key)
+        scores = _scores(engine, good, key)
         rng = np.random.default_rng(0)  # the same defects for every version
-        spoiled = self._scores([spoil(frame, rng) for frame in good], key)
+        spoiled = _scores(engine, [spoil(frame, rng) for frame in good], key)
         frames, kinds = self._labelled(product, labelled, size)
-        truth = self._scores(frames, key)
+        truth = _scores(engine, frames, key)
         both = any(kinds) and not all(kinds)
         return Judged(
             held_out=len(good),
@@ -92,8 +108,9 @@ class Judge:
         pairs = [(self._frames(product, [item], size), item.kind != GOOD) for item in items]
         return [frame for frames, _ in pairs for frame in frames], [bad for frames, bad in pairs if frames]
 
-    def _scores(self, frames: Sequence[Frame], key: str) -> list[float]:
-        return [one.normalised_score for one in self._engine.score(frames, [key] * len(frames))]
+
+def _scores(engine: Engine, frames: Sequence[Frame], key: str) -> list[float]:
+    return [one.normalised_score for one in engine.score(frames, [key] * len(frames))]
 
 
 def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
@@ -125,8 +142,30 @@ def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
                 f"AUROC on labelled images is {challenger.labelled_auroc:.3f} (the champion's is "
                 f"{champion.labelled_auroc:.3f}, limit {floor:.3f})"
             )
+    verdict.reasons += _lost_in_int8(challenger, gate)
     verdict.accepted = not verdict.reasons
     return verdict
+
+
+def _lost_in_int8(judged: Judged, gate: Gate) -> list[str]:
+    """Why an int8 version is too far from what it was in float32."""
+    if judged.float32 is None or judged.score_shift is None:
+        return []
+    reasons = []
+    if judged.score_shift > gate.int8_score_shift:
+        reasons.append(
+            f"int8 moves held-out scores by {judged.score_shift:.1%} in the median (limit {gate.int8_score_shift:.1%})"
+        )
+    for name, ours, theirs in (
+        ("synthetic defects", judged.synthetic_auroc, judged.float32.synthetic_auroc),
+        ("labelled images", judged.labelled_auroc, judged.float32.labelled_auroc),
+    ):
+        if ours is not None and theirs is not None and ours < theirs - gate.int8_auroc_margin:
+            reasons.append(
+                f"int8 lowers the AUROC on {name} from {theirs:.4f} to {ours:.4f} (by {gate.int8_auroc_margin:.4f} at "
+                "most); fit with precision fp32"
+            )
+    return reasons
 
 
 def _uncertainty(judged: Judged) -> str:

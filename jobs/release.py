@@ -24,7 +24,8 @@ class Releases:
         self._settings = settings
         self.registry = Registry(store)
         self.datasets = Datasets(store)
-        self.judge = Judge(make_engine(settings, self.registry), self.datasets, settings)
+        engine, float32 = (make_engine(settings, self.registry, float32=form) for form in (False, True))
+        self.judge = Judge(engine, float32, self.datasets, settings)
 
     def consider(self, product: str, version: str, *, force: bool = False) -> Verdict:
         """Promote ``version`` if it passes the gate, or in any case where ``force`` is set.

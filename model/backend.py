@@ -14,7 +14,7 @@ import torch
 
 from model.errors import BundleError
 from model.frames import Frame, normalised
-from model.manifest import Manifest, ModelBundle, Preprocessing, state_bytes
+from model.manifest import Manifest, ModelBundle, state_bytes
 from model.serving_form import serving_form
 from model.student import Student
 from model.teachers import Teacher, load_teacher
@@ -39,8 +39,8 @@ class Backend(Protocol):
         """Put a student on the device. Raises BundleError, WeightsError."""
         ...
 
-    def features(self, backbone: str, preprocessing: Preprocessing, frames: Sequence[Frame]) -> Features:
-        """One pass of the teacher over frames of one size."""
+    def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
+        """One pass of the teacher over frames of models whose teacher_key is the manifest's."""
         ...
 
     def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
@@ -60,9 +60,9 @@ def make_backend(name: BackendName = "auto", device: str = "auto", threads: int 
     if name == "torch" or (name == "auto" and device != "cpu"):
         return TorchBackend(device)
     # Only here, where it is wanted: the detector works without this package.
-    from model import openvino_backend
+    from model import openvino_backend, openvino_graphs
 
-    if openvino_backend.installed():
+    if openvino_graphs.installed():
         if device != "cpu":
             raise ValueError(f"the backend openvino computes on the cpu, not on {device!r}; set one of the two to auto")
         return openvino_backend.OpenVINOBackend(threads)
@@ -92,13 +92,19 @@ class TorchBackend:
         self._teachers: dict[str, Teacher] = {}
 
     def load(self, bundle: ModelBundle) -> LoadedStudent:
-        check_teacher(bundle.manifest, self._teacher(bundle.manifest.backbone.name).weights_sha256)
+        manifest = bundle.manifest
+        if manifest.quantisation is not None:
+            raise BundleError(
+                f"{manifest.product}/{manifest.version} computes in int8, which the backend torch does not: serve it "
+                "on the CPU with engine.backend openvino, or fit the product with precision fp32"
+            )
+        check_teacher(manifest, self._teacher(manifest.backbone.name).weights_sha256)
         return TorchStudent(serving_form(bundle.student()).to(self.device))
 
     @torch.inference_mode()
-    def features(self, backbone: str, preprocessing: Preprocessing, frames: Sequence[Frame]) -> Features:
-        batch_B3SS = normalised(frames, preprocessing.mean, preprocessing.std, self.device)
-        return self._teacher(backbone)(batch_B3SS)
+    def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
+        batch_B3SS = normalised(frames, manifest.preprocessing.mean, manifest.preprocessing.std, self.device)
+        return self._teacher(manifest.backbone.name)(batch_B3SS)
 
     @torch.inference_mode()
     def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:

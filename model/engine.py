@@ -20,7 +20,7 @@ import torch
 
 from model.backend import Backend, BackendName, LoadedStudent, make_backend
 from model.frames import Frame
-from model.manifest import Manifest, ModelBundle, Preprocessing
+from model.manifest import Manifest, ModelBundle, TeacherKey
 from model.scored import Scored, scored
 
 log = logging.getLogger(__name__)
@@ -114,9 +114,9 @@ class Engine:
 
     def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
         """Rows that can share a pass of the teacher, at most batch_size of them."""
-        groups: dict[tuple[str, Preprocessing], list[int]] = {}
+        groups: dict[TeacherKey, list[int]] = {}
         for row, manifest in enumerate(manifests):
-            groups.setdefault((manifest.backbone.name, manifest.preprocessing), []).append(row)
+            groups.setdefault(manifest.teacher_key, []).append(row)
         for rows in groups.values():
             start = 0
             while start < len(rows):
@@ -129,7 +129,7 @@ class Engine:
         shared = residents[0].manifest
         try:
             with self._device_lock:
-                features = self._backend.features(shared.backbone.name, shared.preprocessing, frames)
+                features = self._backend.features(shared, frames)
                 return self._backend.maps(features, [resident.student for resident in residents])
         except _OUT_OF_MEMORY:
             if len(frames) == 1:

@@ -24,6 +24,9 @@ from model.splits import HELD_OUT_FRACTION
 from model.student import Method, Student
 from model.teachers import teacher_spec
 
+INT8_PREFIX = "int8."
+"""Of the names of byte tensors in a version's weights that are no part of the student: its quantised graphs."""
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -43,6 +46,9 @@ class Preprocessing(_Record):
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: str
+
+
+TeacherKey = tuple[str, Preprocessing, str | None]
 
 
 class Calibration(_Record):
@@ -111,6 +117,20 @@ class Training(_Record):
     level_weights: dict[str, list[float]]
 
 
+class Quantisation(_Record):
+    """That a version computes in int8, and what that changed (model/quantisation.py).
+
+    teacher_sha256: of the quantised teacher, which versions share where they agree on it; None where the teacher stays
+    in float32, and is everyone's. images: good images that
+    ranges were read off. score_shift: median over the held-out images of the difference to the float32 version's
+    image score, each as a multiple of its version's median: a common factor is the threshold's affair.
+    """
+
+    teacher_sha256: str | None = None
+    images: int = Field(gt=0)
+    score_shift: float = Field(ge=0)
+
+
 class Manifest(_Record):
     """Everything about a model but its tensors. version is empty until the bundle is stamped."""
 
@@ -125,11 +145,17 @@ class Manifest(_Record):
     backbone: Backbone
     preprocessing: Preprocessing
     calibration: Calibration
+    quantisation: Quantisation | None = None
     training: Training
     metrics: dict[str, float] = {}
     heldout_sha256: list[str] = []
     weights_sha256: str
     weights_bytes: int = Field(ge=0)
+
+    @property
+    def teacher_key(self) -> TeacherKey:
+        """Images of two models with equal keys can share a pass of the teacher."""
+        return (self.backbone.name, self.preprocessing, self.quantisation.teacher_sha256 if self.quantisation else None)
 
 
 @dataclass(frozen=True)
@@ -191,13 +217,38 @@ class ModelBundle:
             student = Student(
                 teacher_spec(self.manifest.backbone.name), self.manifest.method, self.manifest.preprocessing.size
             )
-            student.load_state_dict(load_tensors(self.weights))
+            tensors = load_tensors(self.weights)
+            student.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(INT8_PREFIX)})
         except (SafetensorError, RuntimeError, WeightsError) as error:
             raise BundleError(
                 f"the weights of {where} do not fit a {self.manifest.method} student of "
                 f"{self.manifest.backbone.name}: {error}; fit the product again with this version of linewatch"
             ) from error
         return student.eval()
+
+    def in_float32(self) -> ModelBundle:
+        """The version without its quantisation: to compare scores with. Limits stay those of int8."""
+        return ModelBundle(self.manifest.model_copy(update={"quantisation": None}), self.weights)
+
+    def int8_graphs(self) -> dict[str, tuple[bytes, bytes]]:
+        """ "student", and "teacher" where it is quantised -> a graph's xml and weights. Raises BundleError."""
+        quantisation = self.manifest.quantisation
+        parts = ("student", "teacher") if quantisation and quantisation.teacher_sha256 else ("student",)
+        try:
+            tensors = load_tensors(self.weights)
+            return {
+                part: (_content(tensors[f"{INT8_PREFIX}{part}.xml"]), _content(tensors[f"{INT8_PREFIX}{part}.bin"]))
+                for part in parts
+            }
+        except (SafetensorError, KeyError) as error:
+            raise BundleError(
+                f"the weights of {self.manifest.product}/{self.manifest.version} hold no int8 graphs ({error}); "
+                "quantise or fit the product again"
+            ) from error
+
+
+def _content(tensor: torch.Tensor) -> bytes:
+    return bytes(tensor.numpy())
 
 
 def student_weights(student: Student) -> bytes:

@@ -7,30 +7,28 @@ nothing to compile later; images of a batch are computed beside one another, one
     teacher                     converted and compiled once per size, shared by all products
     student, by architecture    converted once, with its weights as inputs
     student, by product         the same graph with the product's weights bound as constants, then compiled
+    int8 versions               bring their own graphs of both (model/quantisation.py); equal teachers are shared
 """
 
 from __future__ import annotations
 
-import copy
-import importlib.util
-import sys
-import threading
-import warnings
-from collections.abc import Callable, Hashable, Sequence
+import hashlib
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
-from torch import nn
 
 from model.backend import Features, LoadedStudent, check_teacher
+from model.errors import BundleError
 from model.frames import Frame
-from model.manifest import ModelBundle, Preprocessing, state_bytes
+from model.manifest import Manifest, ModelBundle, Preprocessing, state_bytes
+from model.openvino_graphs import deserialised, runtime, student_graph, teacher_graph
 from model.serving_form import serving_form
-from model.student import Student
-from model.teachers import Teacher, load_teacher, teacher_spec
+from model.teachers import load_teacher
 
 if TYPE_CHECKING:
     import openvino
@@ -47,29 +45,9 @@ _COPIES = 2
 """Resident memory of a compiled student, measured: its weights as given and as its kernels want them, and per stream
 the compiled kernels and activations."""
 
-_graphs: dict[Hashable, openvino.Model] = {}
-_graphs_lock = threading.Lock()
-
-
-def installed() -> bool:
-    """Whether the package is there; nothing is imported."""
-    return importlib.util.find_spec("openvino") is not None
-
-
-def runtime() -> Any:
-    """The openvino package, imported without its telemetry.
-
-    It reports each import and conversion to a statistics service unless the user has opted out; an inspection system
-    in a plant must not. Where the reporting package cannot be imported, openvino puts an idle one in its place.
-    """
-    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
-
-    return openvino
-
 
 class OpenVINOBackend:
-    """float32 on the CPU. threads: none takes torch's number."""
+    """float32, or int8 where a version is, on the CPU. threads: none takes torch's number."""
 
     def __init__(self, threads: int | None = None) -> None:
         self._threads = threads or torch.get_num_threads()
@@ -77,23 +55,22 @@ class OpenVINOBackend:
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="openvino")
         self._weights: dict[str, str] = {}
         self._teachers: dict[tuple[str, Preprocessing, int], Graph] = {}
+        # Each lives as long as a student that came with it.
+        self._int8_teachers: WeakValueDictionary[str, Int8Teacher] = WeakValueDictionary()
 
     def load(self, bundle: ModelBundle) -> LoadedStudent:
         backbone = bundle.manifest.backbone
         if backbone.name not in self._weights:
             self._weights[backbone.name] = load_teacher(backbone.name).weights_sha256
         check_teacher(bundle.manifest, self._weights[backbone.name])
+        if bundle.manifest.quantisation is not None:
+            return self._load_int8(bundle)
         student = serving_form(bundle.student())
-        size = state_bytes(student)
-        streams = min(self._threads, _MOST_STREAMS) if size <= _SMALL_STUDENT_BYTES else 1
-        threads = streams if size <= _SMALL_STUDENT_BYTES else self._threads
-        graph = Graph(self._core, student_graph(student, backbone.name), threads, streams)
-        return OpenVINOStudent(graph, _COPIES * size + streams * _STREAM_BYTES)
+        return self._compiled_student(student_graph(student, backbone.name), state_bytes(student))
 
-    def features(self, backbone: str, preprocessing: Preprocessing, frames: Sequence[Frame]) -> Features:
+    def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
         # One image gets all threads; of several, each gets one.
-        streams = 1 if len(frames) == 1 else self._threads
-        teacher = self._teacher(backbone, preprocessing, streams)
+        teacher = self._teacher(manifest, streams=1 if len(frames) == 1 else self._threads)
         return self._each(lambda frame: teacher([frame.pixels[None]]), frames)
 
     def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
@@ -111,12 +88,60 @@ class OpenVINOBackend:
             return [act(row) for row in rows]
         return list(self._workers.map(act, rows))
 
-    def _teacher(self, backbone: str, preprocessing: Preprocessing, streams: int) -> Graph:
-        key = (backbone, preprocessing, streams)
+    def compiled(self, model: openvino.Model) -> Graph:
+        """Any graph, for one call at a time."""
+        return Graph(self._core, model, self._threads, streams=1)
+
+    def _load_int8(self, bundle: ModelBundle) -> OpenVINOStudent:
+        graphs = bundle.int8_graphs()
+        student = self._compiled_student(deserialised(*graphs["student"]), len(graphs["student"][1]))
+        if "teacher" in graphs:
+            student.teacher = self._int8_teacher(bundle.manifest, graphs["teacher"])
+            student.bytes += _COPIES * len(graphs["teacher"][1])  # an upper bound: it may be shared
+        return student
+
+    def _int8_teacher(self, manifest: Manifest, graph: tuple[bytes, bytes]) -> Int8Teacher:
+        assert manifest.quantisation is not None
+        assert manifest.quantisation.teacher_sha256 is not None
+        told = manifest.quantisation.teacher_sha256
+        teacher = self._int8_teachers.get(told)
+        if teacher is None:
+            found = hashlib.sha256(b"".join(graph)).hexdigest()
+            if found != told:
+                raise BundleError(
+                    f"the int8 teacher of {manifest.product}/{manifest.version} has sha256 {found[:16]}..., the "
+                    f"manifest says {told[:16]}...; restore the version, or fit again"
+                )
+            teacher = self._int8_teachers[told] = Int8Teacher(*graph)
+        return teacher
+
+    def _compiled_student(self, model: openvino.Model, size: int) -> OpenVINOStudent:
+        small = size <= _SMALL_STUDENT_BYTES
+        streams = min(self._threads, _MOST_STREAMS) if small else 1
+        graph = Graph(self._core, model, streams if small else self._threads, streams)
+        return OpenVINOStudent(graph, _COPIES * size + streams * _STREAM_BYTES)
+
+    def _teacher(self, manifest: Manifest, streams: int) -> Graph:
+        if manifest.quantisation and manifest.quantisation.teacher_sha256:
+            return self._int8_teachers[manifest.quantisation.teacher_sha256].graph(self._core, self._threads, streams)
+        key = (manifest.backbone.name, manifest.preprocessing, streams)
         if key not in self._teachers:
-            model = teacher_graph(backbone, self._weights[backbone], preprocessing)
+            model = teacher_graph(key[0], self._weights[key[0]], manifest.preprocessing)
             self._teachers[key] = Graph(self._core, model, self._threads, streams)
         return self._teachers[key]
+
+
+class Int8Teacher:
+    """A quantised teacher, compiled once for each number of streams."""
+
+    def __init__(self, xml: bytes, weights: bytes) -> None:
+        self._model = deserialised(xml, weights)
+        self._graphs: dict[int, Graph] = {}
+
+    def graph(self, core: openvino.Core, threads: int, streams: int) -> Graph:
+        if streams not in self._graphs:
+            self._graphs[streams] = Graph(core, self._model, threads, streams)
+        return self._graphs[streams]
 
 
 class OpenVINOStudent:
@@ -125,6 +150,7 @@ class OpenVINOStudent:
     def __init__(self, graph: Graph, size: int) -> None:
         self.graph = graph
         self.bytes = size
+        self.teacher: Int8Teacher | None = None
 
 
 class Graph:
@@ -150,120 +176,3 @@ class Graph:
             return list(request.infer(list(inputs), share_inputs=True).values())
         finally:
             self._idle.put(request)
-
-
-# Conversion
-
-
-def teacher_graph(backbone: str, weights_sha256: str, preprocessing: Preprocessing) -> openvino.Model:
-    """Pixels uint8 [1, S, S, 3] -> three levels [1, H_l, W_l, C_l], normalisation included."""
-
-    def convert() -> openvino.Model:
-        pixels_1SS3 = torch.zeros((1, preprocessing.size, preprocessing.size, 3), dtype=torch.uint8)
-        return converted(_FromPixels(load_teacher(backbone), preprocessing), (pixels_1SS3,))
-
-    return _once(("teacher", backbone, weights_sha256, preprocessing), convert)
-
-
-def student_graph(student: Student, backbone: str) -> openvino.Model:
-    """Levels [1, H_l, W_l, C_l] -> smoothed maps [1, S / 4, S / 4], of a student in serving form."""
-    spec = teacher_spec(backbone)
-    names, weights = zip(*_state(student), strict=True)
-
-    def convert() -> openvino.Model:
-        levels = [
-            torch.ones((1, student.size // stride, student.size // stride, width))
-            for width, stride in zip(spec.widths, spec.strides, strict=True)
-        ]
-        return converted(_FromWeights(student, names, len(levels)), (*levels, *weights))
-
-    shared = _once(("student", backbone, _architecture(student)), convert)
-    return _bound(shared, [weight.contiguous().numpy() for weight in weights])
-
-
-def converted(module: nn.Module, example: tuple[torch.Tensor, ...]) -> openvino.Model:
-    """A module's computation on inputs of the example's shapes."""
-    openvino = runtime()
-    with warnings.catch_warnings(), torch.no_grad():
-        # Shapes are constants of the trace on purpose: each graph has one.
-        warnings.simplefilter("ignore")
-        traced = torch.jit.trace(module.eval(), example, check_trace=False)
-        model = openvino.convert_model(traced, example_input=example)
-    model.reshape({index: list(tensor.shape) for index, tensor in enumerate(example)})
-    return model
-
-
-def _once(key: Hashable, convert: Callable[[], openvino.Model]) -> openvino.Model:
-    """A graph is converted once per process: that takes a second or two."""
-    with _graphs_lock:
-        if key not in _graphs:
-            _graphs[key] = convert()
-        return _graphs[key]
-
-
-def _bound(shared: openvino.Model, weights: Sequence[np.ndarray]) -> openvino.Model:
-    """A copy of the graph whose last inputs, the weights, have become constants."""
-    from openvino import opset13
-
-    model = shared.clone()
-    parameters = model.get_parameters()
-    for parameter, weight in zip(parameters[len(parameters) - len(weights) :], weights, strict=True):
-        constant = opset13.constant(weight)
-        for reader in parameter.output(0).get_target_inputs():
-            reader.replace_source_output(constant.output(0))
-        model.remove_parameter(parameter)
-    model.validate_nodes_and_infer_types()
-    return model
-
-
-def _state(module: nn.Module) -> list[tuple[str, torch.Tensor]]:
-    """All parameters and buffers by name."""
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _architecture(module: nn.Module) -> Hashable:
-    """What decides the computation besides the weights: equal for two modules that one graph can serve."""
-    return tuple(
-        (
-            name,
-            type(part).__qualname__,
-            part.extra_repr(),
-            tuple((key, str(value)) for key, value in vars(part).items() if not isinstance(value, dict | set)),
-            tuple((key, tuple(tensor.shape)) for key, tensor in _state(part) if "." not in key),
-        )
-        for name, part in module.named_modules()
-    )
-
-
-class _FromPixels(nn.Module):
-    """A teacher that takes frames as they are."""
-
-    def __init__(self, teacher: Teacher, preprocessing: Preprocessing) -> None:
-        super().__init__()
-        self.teacher = teacher
-        self.scale_C = torch.tensor([1 / (255 * s) for s in preprocessing.std])
-        self.shift_C = torch.tensor([-m / s for m, s in zip(preprocessing.mean, preprocessing.std, strict=True)])
-
-    def forward(self, pixels_BHWC: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        images_BCHW = (pixels_BHWC.float() * self.scale_C + self.shift_C).permute(0, 3, 1, 2)
-        return tuple(level_BCHW.permute(0, 2, 3, 1) for level_BCHW in self.teacher(images_BCHW))
-
-
-class _FromWeights(nn.Module):
-    """A student whose weights are inputs, after the levels."""
-
-    def __init__(self, student: Student, names: Sequence[str], levels: int) -> None:
-        super().__init__()
-        # Its weights are replaced while it is traced, and it must not be traced as a part with weights of its own.
-        self.students = [copy.deepcopy(student)]
-        self.places = [name.rpartition(".") for name in names]
-        self.levels = levels
-
-    def forward(self, *inputs: torch.Tensor) -> torch.Tensor:
-        (student,) = self.students
-        for (owner, _, name), weight in zip(self.places, inputs[self.levels :], strict=True):
-            part = student.get_submodule(owner)
-            (part._parameters if name in part._parameters else part._buffers)[name] = weight  # type: ignore[assignment]
-        levels = [level_BHWC.permute(0, 3, 1, 2) for level_BHWC in inputs[: self.levels]]
-        maps: torch.Tensor = student.anomaly_maps(levels)
-        return maps

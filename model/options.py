@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field
 
 from model.student import Method
 from model.teachers.teacher import Recipe
+
+Precision = Literal["fp32", "int8"]
+MOST_SCORE_SHIFT = 0.05
+"""A quantised version whose held-out scores moved further (model.manifest.Quantisation) is not to serve."""
 
 
 class FitOptions(BaseModel):
@@ -20,6 +26,7 @@ class FitOptions(BaseModel):
     corruptions: int = Field(
         3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."
     )
+    precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
     batch: int = Field(16, ge=2, description="Images per step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
     seed: int = Field(0, ge=0, description="Decides initial weights and batch order.")

@@ -9,6 +9,7 @@ weights are kept; nothing is selected on test images.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import itertools
 import math
 import time
@@ -34,7 +35,7 @@ from model.student import Student
 from model.teachers import load_teacher
 from model.teachers.teacher import Recipe
 
-Phase = Literal["features", "training", "calibration"]
+Phase = Literal["features", "training", "calibration", "quantisation"]
 
 LEAST_TRAIN = 4
 _WEIGHT_DECAY = 0.01
@@ -64,6 +65,7 @@ class Fit:
         device: torch.device | str = "cpu",
     ) -> None:
         _check_frames(train, held_out, options)
+        _check_packages(options)
         self.product = product
         self.options = options
         self.device = torch.device(device)
@@ -96,7 +98,14 @@ class Fit:
             self._seconds += time.monotonic() - started
             started = time.monotonic()
             report(StepReport(self._step, self.options.steps, self._loss, "training"))
-        return self._bundle(cache, report, started)
+        bundle = self._bundle(cache, report, started)
+        if self.options.precision == "fp32":
+            return bundle
+        # Only here: it needs packages that float32 does not.
+        from model.quantisation import quantised
+
+        report(StepReport(0, 1, math.nan, "quantisation"))
+        return quantised(bundle, self._train, self._held_out)
 
     def state(self) -> bytes:
         """Everything that `restore` needs to go on from this step, as safetensors."""
@@ -249,6 +258,15 @@ def _digest(frames: Sequence[Frame]) -> str:
     for frame in frames:
         digest.update(np.ascontiguousarray(frame.pixels).data)
     return digest.hexdigest()
+
+
+def _check_packages(options: FitOptions) -> None:
+    """Before minutes of training, not after."""
+    missing = [name for name in ("openvino", "nncf") if not importlib.util.find_spec(name)]
+    if options.precision == "int8" and missing:
+        raise FitError(
+            f"precision int8 needs the package {missing[0]}: pip install 'linewatch[int8]', or fit with precision fp32"
+        )
 
 
 def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:

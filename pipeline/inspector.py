@@ -39,10 +39,14 @@ class Inspector:
         return cut(scored, self.settings.stream.min_area_px)
 
 
-def make_engine(settings: Settings, registry: Registry) -> Engine:
-    """The engine as the settings want it, over the registry's models: the same for serving, evaluating and judging."""
+def make_engine(settings: Settings, registry: Registry, *, float32: bool = False) -> Engine:
+    """The engine as the settings want it, over the registry's models: the same for serving, evaluating and judging.
+
+    float32: score int8 versions as they were before they were quantised.
+    """
+    load = bundle_loader(registry)
     return Engine(
-        bundle_loader(registry),
+        (lambda key: load(key).in_float32()) if float32 else load,
         device=settings.engine.device,
         backend=settings.engine.backend,
         memory_limit_bytes=settings.engine.memory_bytes,

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from model import FitOptions
+from model.options import MOST_SCORE_SHIFT
 from pipeline.errors import SettingsError
 from pipeline.names import ProductName
 
@@ -145,6 +146,12 @@ class Gate(Section):
         0.02, ge=0, description="How far a challenger's false-reject rate may lie above the champion's"
     )
     auroc_margin: float = Field(0.02, ge=0, description="How far a challenger's AUROC may lie below the champion's")
+    int8_auroc_margin: float = Field(
+        0.003, ge=0, description="How far an int8 version's AUROC may lie below that of the same version in float32"
+    )
+    int8_score_shift: float = Field(
+        MOST_SCORE_SHIFT, ge=0, description="How far int8 may move held-out scores: by the median, a share of the score"
+    )
 
 
 class Product(Section):

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 @click.argument("products", nargs=-1, required=True, metavar="PRODUCT...")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the fit.steps setting]")
 @click.option("--seed", type=click.IntRange(min=0), help="Decides initial weights and batch order.")
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), help="int8 scores faster on a CPU.  [default: fit.precision]"
+)
 @click.option("--no-promote", is_flag=True, help="Publish the version, and let the champion be.")
 @click.option("--force", is_flag=True, help="Promote without asking the gate.")
 @click.option("--run", metavar="NAME", help="Name of the run; the same name again resumes an interrupted one.")
@@ -24,6 +27,7 @@ def fit(
     products: tuple[str, ...],
     steps: int | None,
     seed: int | None,
+    precision: str | None,
     no_promote: bool,
     force: bool,
     run: str | None,
@@ -44,7 +48,8 @@ def fit(
     from jobs.release import Releases
 
     settings = load_settings(config)
-    chosen = {name: value for name, value in (("steps", steps), ("seed", seed)) if value is not None}
+    given = {"steps": steps, "seed": seed, "precision": precision}
+    chosen = {name: value for name, value in given.items() if value is not None}
     settings = settings.with_fit(chosen)
     store = open_store(settings)
     releases, datasets, screen = Releases(settings, store), Datasets(store), Screen()

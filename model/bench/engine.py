@@ -22,6 +22,7 @@ from model.engine import Engine
 from model.frames import Frame, read_frame
 from model.manifest import ModelBundle
 from model.masks import cut
+from model.options import MOST_SCORE_SHIFT
 from model.pictures import encode_mask_png
 from model.resampling import upsample
 
@@ -46,20 +47,29 @@ class EngineOptions:
 
 
 class OurMode:
-    """One backend under the engine. accepted: whether int8 keeps its bound; none where that is no question."""
+    """One backend under the engine, and the model that it gets.
+
+    accepted: whether int8 keeps its bound; none where that is no question.
+    """
 
     def __init__(
-        self, name: str, backend: Backend, precision: Precision = "fp32", accepted: bool | None = None
+        self,
+        name: str,
+        backend: Backend,
+        bundle: ModelBundle,
+        precision: Precision = "fp32",
+        accepted: bool | None = None,
     ) -> None:
         self.name = name
         self.backend = backend
+        self.bundle = bundle
         self.precision = precision
         self.accepted = accepted
 
-    def engine(self, bundle: ModelBundle, batch: int, threads: int) -> Engine:
-        """A fresh engine that gives this bundle for every key."""
+    def engine(self, batch: int, threads: int) -> Engine:
+        """A fresh engine that gives the mode's model for every key."""
         return Engine(
-            lambda _: bundle,
+            lambda _: self.bundle,
             memory_limit_bytes=MOST_STUDENT_BYTES,
             batch_size=batch,
             threads=threads,
@@ -67,11 +77,15 @@ class OurMode:
         )
 
 
-def our_modes(options: EngineOptions) -> list[OurMode]:
+def our_modes(subject: Subject, options: EngineOptions) -> list[OurMode]:
     """Every backend that this machine can run; torch is the reference and comes first."""
-    modes = [OurMode("ours_torch", make_backend("torch", options.device))]
+    modes = [OurMode("ours_torch", make_backend("torch", options.device), subject.bundle)]
     if options.device == "cpu" and importlib.util.find_spec("openvino"):
-        modes.append(OurMode("ours_openvino", make_backend("openvino", "cpu", options.threads)))
+        backend = make_backend("openvino", "cpu", options.threads)
+        modes.append(OurMode("ours_openvino", backend, subject.bundle))
+        if subject.int8 and subject.int8.manifest.quantisation:
+            kept = subject.int8.manifest.quantisation.score_shift <= MOST_SCORE_SHIFT
+            modes.append(OurMode("ours_openvino_int8", backend, subject.int8, "int8", kept))
     return modes
 
 
@@ -89,10 +103,10 @@ def measure_scoring(
     itself.
     """
     runs: dict[str, Run] = {
-        mode.name: scoring(mode.engine(subject.bundle, batch, options.threads), subject.frames, batch) for mode in modes
+        mode.name: scoring(mode.engine(batch, options.threads), subject.frames, batch) for mode in modes
     }
     runs |= {name: of_batch(batch) for name, of_batch in peers.items()}
-    runs["map_to_image_size"] = _resizing(modes[0].engine(subject.bundle, batch, options.threads), subject, batch)
+    runs["map_to_image_size"] = _resizing(modes[0].engine(batch, options.threads), subject, batch)
     return interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
 
 
@@ -100,7 +114,7 @@ def measure_bytes_to_mask(
     subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
 ) -> dict[str, object]:
     """JPEG decoding, scoring, cutting and PNG encoding against scoring alone, interleaved."""
-    engine = mode.engine(subject.bundle, batch, options.threads)
+    engine = mode.engine(batch, options.threads)
     with ThreadPoolExecutor(options.threads) as pool:
         runs = {
             "bare_engine": scoring(engine, subject.frames, batch),
@@ -123,7 +137,7 @@ def measure_hundred_products(
     subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
 ) -> dict[str, object]:
     """A stream in which every image belongs to any of a hundred products, against one product; and its memory."""
-    engine = mode.engine(subject.bundle, batch, options.threads)
+    engine = mode.engine(batch, options.threads)
     one = scoring(engine, subject.frames, batch)
     one(2)
     before, student = resident_bytes(), engine.memory_bytes
@@ -154,7 +168,7 @@ def measure_hundred_products(
 
 def gflop_per_image(subject: Subject) -> float:
     """Convolutions and matrix products of one image, 2 for a multiply-add, counted in torch on the CPU."""
-    engine = OurMode("counted", make_backend("torch", "cpu")).engine(subject.bundle, 1, torch.get_num_threads())
+    engine = OurMode("counted", make_backend("torch", "cpu"), subject.bundle).engine(1, torch.get_num_threads())
     engine.warm("bench")
     with FlopCounterMode(display=False) as counter:
         engine.score(subject.frames[:1], ["bench"])

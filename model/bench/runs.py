@@ -110,7 +110,7 @@ def run_engine(run: EngineRun, peer: Peer | None = None, on_progress: OnProgress
         )  # fmt: skip
         report["gflop_per_image"] = gflop_per_image(subject)
         report["teacher_weights"] = "random" if weights else "published"
-        modes = our_modes(options)
+        modes = our_modes(subject, options)
         peers: Mapping[str, OfBatch] = {}
         if peer:
             peer.load(run.backbone, subject.frames, weights, options.threads)

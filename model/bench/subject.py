@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from model.backend import BackendName
 from model.engine import Engine
 from model.frames import Frame, read_frame
 from model.manifest import ModelBundle
@@ -24,9 +26,13 @@ HELD_OUT = 8
 
 @dataclass(frozen=True, eq=False)
 class Subject:
-    """jpegs: every eighth one shows a defect; frames: the same images, decoded."""
+    """jpegs: every eighth one shows a defect; frames: the same images, decoded.
+
+    int8: the same model quantised, on a CPU with the packages for it.
+    """
 
     bundle: ModelBundle
+    int8: ModelBundle | None
     jpegs: list[bytes]
     frames: list[Frame]
 
@@ -64,15 +70,25 @@ def prepare(
     options = FitOptions(backbone=backbone, size=size, steps=steps, batch=4, corruptions=0)
     bundle = Fit("bench", good[HELD_OUT:], good[:HELD_OUT], options, device).run(on_step)
     frames = [read_frame(data, size) for data in jpegs]
-    return Subject(_flagging_an_eighth(bundle, frames, device), list(jpegs), frames)
+    int8 = None
+    if can_quantise(device):
+        # Only here: the benchmark runs where these packages are not installed.
+        from model.quantisation import quantised
+
+        int8 = _flagging_an_eighth(quantised(bundle, good[HELD_OUT:], good[:HELD_OUT]), frames, device, "openvino")
+    return Subject(_flagging_an_eighth(bundle, frames, device, "torch"), int8, list(jpegs), frames)
 
 
-def _flagging_an_eighth(bundle: ModelBundle, frames: Sequence[Frame], device: str) -> ModelBundle:
+def can_quantise(device: str) -> bool:
+    return device == "cpu" and all(importlib.util.find_spec(package) for package in ("openvino", "nncf"))
+
+
+def _flagging_an_eighth(bundle: ModelBundle, frames: Sequence[Frame], device: str, backend: BackendName) -> ModelBundle:
     """The bundle with limits that flag one image in eight, whatever its network can see.
 
     An untrained network would send all images to review, and cutting masks would be measured where there is none.
     """
-    engine = Engine(lambda _: bundle, device=device, backend="torch")
+    engine = Engine(lambda _: bundle, device=device, backend=backend)
     scores = [result.score for result in engine.score(frames, ["bench"] * len(frames))]
     limit = float(np.quantile(scores, 1 - 1 / DEFECTIVE_EVERY))
     limits = {"review_low": limit, "threshold": limit, "review_high": 1.1 * limit, "pixel_threshold": 0.9 * limit}

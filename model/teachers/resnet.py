@@ -39,9 +39,9 @@ RESNET18_SHAPE = ResNetShape((2, 2, 2), bottleneck=False, inner_width=64)
 RESNET50_SHAPE = ResNetShape((3, 4, 6), bottleneck=True, inner_width=64)
 WIDE_RESNET50_SHAPE = ResNetShape((3, 4, 6), bottleneck=True, inner_width=128)
 
-RESNET18 = TeacherSpec("resnet18", widths=(64, 128, 256), strides=_STRIDES, recipe="cosine")
-RESNET50 = TeacherSpec("resnet50", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine")
-WIDE_RESNET50 = TeacherSpec("wide_resnet50_2", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine")
+RESNET18 = TeacherSpec("resnet18", widths=(64, 128, 256), strides=_STRIDES, recipe="cosine", int8=True)
+RESNET50 = TeacherSpec("resnet50", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine", int8=True)
+WIDE_RESNET50 = TeacherSpec("wide_resnet50_2", widths=(256, 512, 1024), strides=_STRIDES, recipe="cosine", int8=True)
 
 _PUBLISHED = "https://download.pytorch.org/models/"
 

@@ -22,12 +22,13 @@ from jobs.cli import main
 from model import FitOptions, Frame, read_frame
 from model.bench import engine as measured
 from model.bench import runs
+from model.bench import subject as subjects
 from model.bench.__main__ import main as model_bench
 from model.bench.engine import EngineOptions, OfBatch, our_modes
 from model.bench.interleaved import Rates, Run, interleaved, ratio
 from model.bench.random_teacher import random_teacher
 from model.bench.runs import EngineRun, TrainRun, run_engine, run_train
-from model.bench.subject import drawn_photographs
+from model.bench.subject import drawn_photographs, prepare
 from model.teachers import TEACHERS, load_teacher
 from model.training import batch_indexes
 
@@ -111,13 +112,20 @@ def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converting a student for OpenVINO takes seconds: torch stands for all modes."""
     monkeypatch.setattr(measured, "PRODUCTS", 3)
     monkeypatch.setattr(runs, "FIT_STEPS", 2)
-    monkeypatch.setattr(runs, "our_modes", lambda options: our_modes(options)[:1])
+    monkeypatch.setattr(runs, "our_modes", lambda subject, options: our_modes(subject, options)[:1])
+    monkeypatch.setattr(subjects, "can_quantise", lambda _: False)
 
 
 def test_every_backend_of_this_machine_is_measured() -> None:
     if not importlib.util.find_spec("openvino"):
         pytest.skip("the package openvino is not installed")
-    assert [mode.name for mode in our_modes(QUICK)] == ["ours_torch", "ours_openvino"]
+    subject = prepare("efficientnet_lite0", SIZE, drawn_photographs(8, 96, defective_every=8), steps=2)
+    modes = our_modes(subject, QUICK)
+    names = ["ours_torch", "ours_openvino", "ours_openvino_int8"]
+    assert [mode.name for mode in modes] == names[: 3 if importlib.util.find_spec("nncf") else 2]
+    for mode in modes:
+        results = mode.engine(batch=4, threads=1).score(subject.frames, ["any"] * 8)
+        assert sum(result.verdict != "OK" for result in results) == 1, mode.name
 
 
 @pytest.mark.usefixtures("little_work")

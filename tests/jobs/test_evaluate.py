@@ -90,7 +90,8 @@ def test_an_unknown_version_is_said_so(store: MemoryStore) -> None:
 def test_the_judge_sees_the_difference_between_good_and_spoiled(store: MemoryStore) -> None:
     datasets = Datasets(store)
     snapshot = datasets.latest("bottle")
-    judge = Judge(Engine(bundle_loader(Registry(store)), device="cpu", threads=1), datasets, SETTINGS)
+    engine = Engine(bundle_loader(Registry(store)), device="cpu", threads=1)
+    judge = Judge(engine, engine, datasets, SETTINGS)
     judged = judge.judge("bottle", champion(store), snapshot.good, snapshot.labelled)
     assert (judged.held_out, judged.false_reject_rate) == (4, 0.0)
     assert judged.synthetic_auroc > 0.5

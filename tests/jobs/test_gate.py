@@ -40,6 +40,19 @@ def judged(**changes: object) -> Judged:
             ["AUROC on labelled images is 0.870 (the champion's is 0.900, limit 0.880)"],
         ),
         (judged(labelled_auroc=None), GOOD, []),
+        # In int8
+        (judged(float32=GOOD, score_shift=0.05), None, []),
+        (judged(float32=judged(labelled_auroc=0.902), score_shift=0.01), GOOD, []),
+        (judged(float32=judged(labelled_auroc=None), score_shift=0.01), GOOD, []),
+        (
+            judged(float32=judged(synthetic_auroc=0.954, labelled_auroc=0.904), score_shift=0.06),
+            GOOD,
+            [
+                "by 6.0% in the median",
+                "synthetic defects from 0.9540 to 0.9500",
+                "labelled images from 0.9040 to 0.9000",
+            ],
+        ),
         (judged(labelled_auroc=0.1), judged(labelled_auroc=None), []),
         (judged(false_reject_rate=0.1), judged(false_reject_rate=0.09), []),
         (judged(false_reject_rate=0.12), judged(false_reject_rate=0.09), ["limit 11.0%"]),

@@ -11,6 +11,7 @@ import torch
 
 from model import BundleError, Engine, Frame, ModelBundle
 from model.backend import TorchBackend
+from model.manifest import Manifest
 
 
 class Store:
@@ -63,9 +64,9 @@ def test_one_teacher_pass_serves_all_products_of_a_chunk(store: Store, good_fram
     passes: list[int] = []
 
     class Counting(TorchBackend):
-        def features(self, backbone: str, preprocessing: Any, frames: Sequence[Frame]) -> Any:
+        def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Any:
             passes.append(len(frames))
-            return super().features(backbone, preprocessing, frames)
+            return super().features(manifest, frames)
 
     engine = Engine(store, backend=Counting("cpu"), batch_size=8)
     engine.score(good_frames[:12], ["a", "b"] * 6)
@@ -158,11 +159,11 @@ def test_what_does_not_fit_into_memory_is_halved_for_good(
     tried: list[int] = []
 
     class Small(TorchBackend):
-        def features(self, backbone: str, preprocessing: Any, frames: Sequence[Frame]) -> Any:
+        def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Any:
             tried.append(len(frames))
             if len(frames) > 3:
                 raise error("no room")
-            return super().features(backbone, preprocessing, frames)
+            return super().features(manifest, frames)
 
     engine = Engine(store, backend=Small("cpu"), batch_size=8)
     keys = ["a", "b"] * 6

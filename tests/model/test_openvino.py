@@ -12,7 +12,8 @@ import torch
 
 from model import BundleError, Engine, Fit, FitOptions, Frame, ModelBundle, read_frame
 from model.backend import TorchBackend, make_backend
-from model.openvino_backend import OpenVINOBackend, student_graph
+from model.openvino_backend import Graph, OpenVINOBackend
+from model.openvino_graphs import student_graph
 from model.serving_form import serving_form
 from model.student import Student
 from model.teachers import teacher_spec
@@ -58,14 +59,14 @@ def test_an_image_scores_alone_as_in_a_batch(engine: Engine, good_frames: list[F
 def test_students_of_one_architecture_share_a_graph_and_keep_their_own_weights(
     backend: OpenVINOBackend, bundle: ModelBundle
 ) -> None:
-    import model.openvino_backend as module
+    import model.openvino_graphs as module
 
     student = serving_form(bundle.student())
     student_graph(student, "efficientnet_lite0")
     converted = len(module._graphs)
     spoiled = serving_form(bundle.student())
     spoiled.get_buffer("divisor_2").mul_(2)
-    graph = module.Graph(backend._core, student_graph(spoiled, "efficientnet_lite0"), threads=1, streams=1)
+    graph = Graph(backend._core, student_graph(spoiled, "efficientnet_lite0"), threads=1, streams=1)
     assert len(module._graphs) == converted
     levels = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in ((40, 8), (112, 16), (192, 32))]
     (maps,) = graph([level.permute(0, 2, 3, 1).contiguous().numpy() for level in levels])
@@ -79,7 +80,7 @@ def test_the_published_recipe_has_a_graph_too(backbone: str) -> None:
     torch.manual_seed(0)
     spec = teacher_spec(backbone)
     student = serving_form(Student(spec, size=64).eval())
-    from model.openvino_backend import Graph, runtime
+    from model.openvino_graphs import runtime
 
     graph = Graph(runtime().Core(), student_graph(student, backbone), threads=1, streams=1)
     levels = [
@@ -109,7 +110,7 @@ def test_which_backend_is_taken() -> None:
 
 
 def test_without_the_package_torch_computes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("model.openvino_backend.installed", lambda: False)
+    monkeypatch.setattr("model.openvino_graphs.installed", lambda: False)
     assert isinstance(make_backend("auto", "cpu"), TorchBackend)
     with pytest.raises(ValueError, match="needs the package openvino"):
         make_backend("openvino")
