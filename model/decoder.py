@@ -14,7 +14,9 @@ class ReverseDecoder(nn.Module):
     """[B, width, H_3 / 2, W_3 / 2] -> three levels [B, C_l, H_l, W_l], shallow to deep.
 
     lateral_widths: channels of the fused maps that join at the levels (model/fusion.py), none for a plain student. They
-    join through 1x1 convolutions that start at zero and have no bias: a map of zeros joins nothing.
+    join through 1x1 convolutions without a bias: a map of zeros joins nothing. These start at full strength (He et al.,
+    ICCV 2015, without the factor for a ReLU): from zero they would grow only where the embedding fails, and take over
+    what it should have learned to rebuild.
 
     The heads are linear 1x1 convolutions, because standardised targets are signed; `rectified` adds the ReLU that the
     published decoder ends each level with.
@@ -33,7 +35,7 @@ class ReverseDecoder(nn.Module):
         joins = zip(lateral_widths, stage_widths, strict=True) if lateral_widths else ()
         laterals = [nn.Conv2d(fused, stage, 1, bias=False) for fused, stage in joins]
         for lateral in laterals:
-            nn.init.zeros_(lateral.weight)
+            nn.init.kaiming_normal_(lateral.weight, nonlinearity="linear")
         self.laterals = nn.ModuleList(laterals)
         stages: list[nn.Module] = []
         for stage_width in reversed(stage_widths):
