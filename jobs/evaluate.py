@@ -7,7 +7,7 @@ import numpy as np
 
 from jobs.datasets import GOOD, DatasetError, Datasets, Item
 from jobs.truth import read_mask
-from model import Calibration, ImageLimits, average_precision, image_auroc, pixel_auroc, read_frame
+from model import Calibration, ImageLimits, average_precision, image_auroc, pixel_auroc
 from model.proportions import share_interval
 from model.resampling import upsample
 from pipeline.inspector import make_engine
@@ -68,7 +68,6 @@ def evaluate(
     engine = make_engine(settings, Registry(store))
     key = f"{product}/{version}"
     manifest = engine.manifest(key)
-    size = manifest.preprocessing.size
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
     scores: list[float] = []
     verdicts: list[str] = []
@@ -76,7 +75,7 @@ def evaluate(
     masks: list[np.ndarray] = []
     for begin in range(0, len(labelled), CHUNK):
         chunk = labelled[begin : begin + CHUNK]
-        frames = [read_frame(datasets.image(product, item), size, limits) for item in chunk]
+        frames = [manifest.preprocessing.read(datasets.image(product, item), limits) for item in chunk]
         for item, one in zip(chunk, engine.score(frames, [key] * len(frames)), strict=True):
             scores.append(one.normalised_score)
             verdicts.append(one.verdict)

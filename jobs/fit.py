@@ -16,7 +16,7 @@ import torch
 
 from jobs.datasets import Datasets, Item, Snapshot
 from jobs.ray_session import ray_session
-from model import Fit, Frame, ImageLimits, ModelBundle, StepReport, read_frame, split
+from model import Fit, FitOptions, Frame, ImageLimits, ModelBundle, StepReport, read_frame, split
 from pipeline.errors import LinewatchError
 from pipeline.registry import Registry, new_version
 from pipeline.settings import Settings
@@ -168,7 +168,7 @@ def _fit_one(
     datasets = Datasets(store)
     snapshot = datasets.snapshot(task.product, task.digest)
     options = settings.fit_options(task.product)
-    train, held_out, items = load_frames(datasets, snapshot, options.size, settings)
+    train, held_out, items = load_frames(datasets, snapshot, options, settings)
     fit = Fit(task.product, train, held_out, options, device=_device())
     if state:
         fit.restore(state)
@@ -197,14 +197,15 @@ def stamp(bundle: ModelBundle, task: Task, held_out: list[str]) -> ModelBundle:
 
 
 def load_frames(
-    datasets: Datasets, snapshot: Snapshot, size: int, settings: Settings
+    datasets: Datasets, snapshot: Snapshot, options: FitOptions, settings: Settings
 ) -> tuple[list[Frame], list[Frame], list[Item]]:
     """Frames to fit on, frames held out, and the held-out items, by the hash of each image."""
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
     train_at, held_at = split([item.sha256 for item in snapshot.good], HELD_OUT_FRACTION)
 
     def frame(index: int) -> Frame:
-        return read_frame(datasets.image(snapshot.product, snapshot.good[index]), size, limits)
+        data = datasets.image(snapshot.product, snapshot.good[index])
+        return read_frame(data, options.size, limits, tiled=options.tiles)
 
     return (
         [frame(index) for index in train_at],

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jobs.datasets import GOOD, Datasets, Item, Snapshot
-from model import Engine, Frame, ImageLimits, ImageRejected, image_auroc, read_frame, spoil
+from model import Engine, Frame, ImageLimits, ImageRejected, image_auroc, spoil
+from model.manifest import Preprocessing
 from model.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
 
@@ -66,12 +67,12 @@ class Judge:
         self, engine: Engine, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]
     ) -> Judged:
         key = f"{product}/{version}"
-        size = engine.manifest(key).preprocessing.size
-        good = self._frames(product, held_out[:PROBE_IMAGES], size)
+        preprocessing = engine.manifest(key).preprocessing
+        good = self._frames(product, held_out[:PROBE_IMAGES], preprocessing)
         scores = _scores(engine, good, key)
         rng = np.random.default_rng(0)  # the same defects for every version
-        spoiled = _scores(engine, [spoil(frame, rng) for frame in good], key)
-        frames, kinds = self._labelled(product, labelled, size)
+        spoiled = _scores(engine, [spoil(frame, rng, preprocessing.size) for frame in good], key)
+        frames, kinds = self._labelled(product, labelled, preprocessing)
         truth = _scores(engine, frames, key)
         both = any(kinds) and not all(kinds)
         return Judged(
@@ -84,8 +85,8 @@ class Judge:
     def flagged(self, product: str, version: str, images: Sequence[bytes]) -> list[int]:
         """Indexes of the images that ``version`` finds defective (NotOK)."""
         key = f"{product}/{version}"
-        size = self._engine.manifest(key).preprocessing.size
-        frames = [read_frame(data, size, self._limits) for data in images]
+        preprocessing = self._engine.manifest(key).preprocessing
+        frames = [preprocessing.read(data, self._limits) for data in images]
         scored = self._engine.score(frames, [key] * len(frames))
         return [index for index, one in enumerate(scored) if one.verdict == "NotOK"]
 
@@ -94,18 +95,20 @@ class Judge:
         limits = self._settings.limits
         return ImageLimits(max_bytes=limits.image_bytes, max_pixels=limits.image_pixels)
 
-    def _frames(self, product: str, items: Sequence[Item], size: int) -> list[Frame]:
+    def _frames(self, product: str, items: Sequence[Item], preprocessing: Preprocessing) -> list[Frame]:
         frames = []
         for item in items:
             try:
-                frames.append(read_frame(self._datasets.image(product, item), size, self._limits))
+                frames.append(preprocessing.read(self._datasets.image(product, item), self._limits))
             except ImageRejected:  # it was readable when it was ingested: limits have changed since
                 continue
         return frames
 
-    def _labelled(self, product: str, items: Sequence[Item], size: int) -> tuple[list[Frame], list[bool]]:
+    def _labelled(
+        self, product: str, items: Sequence[Item], preprocessing: Preprocessing
+    ) -> tuple[list[Frame], list[bool]]:
         """Frames of the labelled images that can be read, and which of them are defective."""
-        pairs = [(self._frames(product, [item], size), item.kind != GOOD) for item in items]
+        pairs = [(self._frames(product, [item], preprocessing), item.kind != GOOD) for item in items]
         return [frame for frames, _ in pairs for frame in frames], [bad for frames, bad in pairs if frames]
 
 

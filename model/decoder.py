@@ -54,12 +54,16 @@ class ReverseDecoder(nn.Module):
         )
         self.rectified = rectified
 
-    def forward(self, embedded_BCHW: torch.Tensor, fused: Sequence[torch.Tensor] = ()) -> list[torch.Tensor]:
-        """fused: maps [B, C'_l, H_l, W_l], shallow to deep; none for a plain student."""
+    def forward(
+        self, embedded_BCHW: torch.Tensor, sides: Sequence[int], fused: Sequence[torch.Tensor] = ()
+    ) -> list[torch.Tensor]:
+        """sides: H_l = W_l, shallow to deep. fused: maps [B, C'_l, H_l, W_l]; none for a plain student."""
         rebuilt = []
         x_BCHW = embedded_BCHW
         for place, (stage, head) in enumerate(zip(self.stages, self.heads, strict=True), start=1):
             x_BCHW = stage(x_BCHW)
+            if x_BCHW.shape[-1] > sides[-place]:  # half of an odd side was rounded up
+                x_BCHW = x_BCHW[..., : sides[-place], : sides[-place]]
             if fused:
                 x_BCHW = x_BCHW + self.laterals[-place](fused[-place])
             level = head(x_BCHW)

@@ -1,6 +1,7 @@
 """Scoring: one frozen teacher for all products, and only small students per product.
 
-A mixed batch runs through the teacher once; each product's student then sees its own rows. Students are kept by least
+A mixed batch runs through the teacher once; each product's student then sees its own rows. An image of a product with
+tiles is as many rows as it has tiles, and one map in the end. Students are kept by least
 recent use within a budget of bytes and are loaded again when asked for. REST and the stream share one engine: a lock
 guards the device, another the table of students, and loading (which may fetch from a store) holds neither.
 
@@ -20,8 +21,9 @@ import torch
 
 from model.backend import Backend, BackendName, LoadedStudent, make_backend
 from model.frames import Frame
-from model.manifest import Manifest, ModelBundle, TeacherKey
+from model.manifest import Manifest, ModelBundle, Preprocessing, TeacherKey
 from model.scored import Scored, scored
+from model.tiles import parts, whole
 
 log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
@@ -99,18 +101,28 @@ class Engine:
         if len(frames) != len(keys):
             raise ValueError(f"{len(frames)} frames and {len(keys)} keys: give one key per frame")
         residents = {key: self._resident(key) for key in dict.fromkeys(keys)}
+        pieces: list[Frame] = []
+        owners: list[int] = []
         for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
-            size = residents[key].manifest.preprocessing.size
-            if frame.pixels.shape != (size, size, 3):
-                raise ValueError(f"frame {index} has shape {frame.pixels.shape}, {key} needs read_frame(data, {size})")
-        rows_residents = [residents[key] for key in keys]
-        results: dict[int, Scored] = {}
-        for rows in self._chunks([resident.manifest for resident in rows_residents]):
-            chunk = [rows_residents[row] for row in rows]
-            maps = self._maps([frames[row] for row in rows], chunk)
-            for row, resident, map_HW in zip(rows, chunk, maps, strict=True):
-                results[row] = scored(map_HW, resident.manifest.calibration, frames[row].width, frames[row].height)
-        return [results[row] for row in range(len(frames))]
+            preprocessing = residents[key].manifest.preprocessing
+            _check(index, frame, key, preprocessing)
+            own = parts(frame, preprocessing.size, preprocessing.tiles)
+            pieces += own
+            owners += [index] * len(own)
+        maps: list[list[np.ndarray]] = [[] for _ in frames]
+        of_piece = [residents[keys[index]] for index in owners]
+        for rows in self._chunks([resident.manifest for resident in of_piece]):
+            # Rows of one image come in order, for its pieces share a group.
+            for row, map_HW in zip(
+                rows, self._maps([pieces[row] for row in rows], [of_piece[row] for row in rows]), strict=True
+            ):
+                maps[owners[row]].append(map_HW)
+        results = []
+        for frame, key, own_maps in zip(frames, keys, maps, strict=True):
+            manifest = residents[key].manifest
+            image_map = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles)
+            results.append(scored(image_map, manifest.calibration, frame.width, frame.height))
+        return results
 
     def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
         """Rows that can share a pass of the teacher, at most batch_size of them."""
@@ -167,3 +179,12 @@ class Engine:
             while total > self._memory_limit_bytes and len(self._residents) > 1:
                 _, evicted = self._residents.popitem(last=False)
                 total -= evicted.student.bytes
+
+
+def _check(index: int, frame: Frame, key: str, preprocessing: Preprocessing) -> None:
+    shape, size = frame.pixels.shape, preprocessing.size
+    if preprocessing.tiles:
+        if shape != (frame.height, frame.width, 3):
+            raise ValueError(f"frame {index} has shape {shape}, {key} needs read_frame(data, {size}, tiled=True)")
+    elif shape != (size, size, 3):
+        raise ValueError(f"frame {index} has shape {shape}, {key} needs read_frame(data, {size})")

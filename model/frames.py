@@ -59,7 +59,8 @@ class ImageLimits:
 class Frame:
     """An image as the detector sees it.
 
-    pixels: uint8 [S, S, 3], RGB, resized; width, height: the original size in pixels.
+    pixels: uint8 [S, S, 3], RGB, resized, or [H, W, 3] as it is where the product has tiles (model/tiles.py); width,
+    height: the original size in pixels.
     """
 
     pixels: np.ndarray
@@ -72,8 +73,8 @@ class Frame:
         return int(self.pixels.shape[0])
 
 
-def read_frame(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> Frame:
-    """Decode an image and resize it to size x size.
+def read_frame(data: bytes, size: int, limits: ImageLimits = ImageLimits(), *, tiled: bool = False) -> Frame:
+    """Decode an image and resize it to size x size; keep its size where it is for a product with tiles.
 
     Raises a subclass of ImageRejected, and nothing else, whatever the bytes are.
     """
@@ -98,7 +99,8 @@ def read_frame(data: bytes, size: int, limits: ImageLimits = ImageLimits()) -> F
         try:
             image.load()
             rgb = _to_rgb(image)
-            resized = rgb if rgb.size == (size, size) else rgb.resize((size, size), Image.Resampling.BILINEAR)
+            as_is = tiled or rgb.size == (size, size)
+            resized = rgb if as_is else rgb.resize((size, size), Image.Resampling.BILINEAR)
             pixels = np.asarray(resized, dtype=np.uint8)
         except _DECODER_ERRORS as error:
             raise UnreadableImage(

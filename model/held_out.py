@@ -35,9 +35,13 @@ class HeldOutFindings:
 
 
 @torch.inference_mode()
-def examine(student: Student, train: Batches, held_out: Batches) -> HeldOutFindings:
-    """Run the student, in eval mode, over good images. Raises FitError if its errors are meaningless."""
-    places = place_shares(_mean_errors(student, train))
+def examine(student: Student, train: Batches, held_out: Batches, *, tiled: bool = False) -> HeldOutFindings:
+    """Run the student, in eval mode, over good images. Raises FitError if its errors are meaningless.
+
+    tiled: the images are tiles, whose places mean nothing: each counts the same.
+    """
+    mean_errors = _mean_errors(student, train)
+    places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(mean_errors)
     errors: list[list[torch.Tensor]] = []
     variances = [_ExplainedVariance() for _ in places]
     weights: dict[str, list[list[float]]] = {}

@@ -19,6 +19,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
+from model.frames import Frame, ImageLimits, read_frame
 from model.proportions import percent, percent_interval
 from model.splits import HELD_OUT_FRACTION
 from model.student import Method, Student
@@ -40,12 +41,17 @@ class Backbone(_Record):
 
 
 class Preprocessing(_Record):
-    """size: side in pixels; mean, std: of RGB in 0..1; resize: the filter's name."""
+    """size: side in pixels; mean, std: of RGB in 0..1; resize: the filter's name; tiles: cut, not resized."""
 
     size: int = Field(gt=0)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     resize: str
+    tiles: bool = False
+
+    def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
+        """Bytes to the frame that the model takes. Raises ImageRejected."""
+        return read_frame(data, self.size, limits or ImageLimits(), tiled=self.tiles)
 
 
 TeacherKey = tuple[str, Preprocessing, str | None]

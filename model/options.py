@@ -21,7 +21,10 @@ class FitOptions(BaseModel):
 
     backbone: str = Field("efficientnet_lite0", description="The teacher; one of model.teachers.TEACHERS.")
     method: Method = Field("fusion", description="Asymptotic fusion, or a row of its ablation (model.student.Method).")
-    size: int = Field(256, ge=64, multiple_of=64, description="Side in pixels that images are resized to.")
+    size: int = Field(256, ge=64, multiple_of=32, description="Side in pixels that images are resized to.")
+    tiles: bool = Field(
+        False, description="Score overlapping tiles of that side at full resolution: small defects on large images."
+    )
     steps: int = Field(300, ge=1, description="Training steps; the last one's weights are kept.")
     corruptions: int = Field(
         3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."

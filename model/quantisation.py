@@ -23,15 +23,16 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from model.anomaly_map import image_scores
+from model.backend import LoadedStudent
 from model.calibration import calibrate
 from model.errors import FitError
 from model.frames import Frame
-from model.manifest import INT8_PREFIX, ModelBundle, Quantisation
+from model.manifest import INT8_PREFIX, Manifest, ModelBundle, Quantisation
 from model.openvino_backend import Levels, OpenVINOBackend
 from model.openvino_graphs import plain_student_graph, runtime, serialised, teacher_graph
 from model.serving_form import serving_form
 from model.teachers import teacher_spec
+from model.tiles import parts, whole
 
 if TYPE_CHECKING:
     import openvino
@@ -43,15 +44,15 @@ _QUANTISED_PARTS = "fusion|embedding|decoder"
 def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Frame]) -> ModelBundle:
     """An int8 version of a float32 one, calibrated anew.
 
-    train: good frames that ranges are read off, at most RANGE_IMAGES evenly spread ones. held_out: good frames that
-    the threshold is placed by, those of the fit. Raises FitError.
+    train: good frames (or tiles) that ranges are read off, at most RANGE_IMAGES evenly spread ones. held_out: good
+    frames that the threshold is placed by, those of the fit. Raises FitError.
     """
     if bundle.manifest.quantisation is not None:
         raise FitError(f"{bundle.manifest.product}/{bundle.manifest.version} is int8 already")
     manifest = bundle.manifest
     reference = OpenVINOBackend()
     loaded = reference.load(bundle)
-    before = np.concatenate([reference.maps(reference.features(manifest, [f]), [loaded]) for f in held_out])
+    before = _scores(_maps(reference, loaded, manifest, held_out))
 
     frames = [train[place] for place in np.unique(np.linspace(0, len(train) - 1, RANGE_IMAGES).astype(int))]
     graphs = {}
@@ -69,15 +70,31 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
 
     backend = OpenVINOBackend()
     loaded = backend.load(draft)
-    maps = np.concatenate([backend.maps(backend.features(draft.manifest, [f]), [loaded]) for f in held_out])
-    scores, scores_before = (image_scores(torch.from_numpy(m)).numpy() for m in (maps, before))
+    maps = _maps(backend, loaded, draft.manifest, held_out)
+    scores = _scores(maps)
     calibration = calibrate(scores, maps, manifest.calibration.target_false_reject_rate)
-    shift = np.abs(scores / np.median(scores) - scores_before / np.median(scores_before))
+    shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
     told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
     return ModelBundle(
         draft.manifest.model_copy(update={"calibration": calibration, "quantisation": told}), draft.weights
     )
+
+
+def _maps(
+    backend: OpenVINOBackend, student: LoadedStudent, manifest: Manifest, frames: Sequence[Frame]
+) -> list[np.ndarray]:
+    size, tiled = manifest.preprocessing.size, manifest.preprocessing.tiles
+    return [
+        whole(
+            [backend.maps(backend.features(manifest, [p]), [student])[0] for p in parts(f, size, tiled)], f, size, tiled
+        )
+        for f in frames
+    ]
+
+
+def _scores(maps: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([map_HW.max() for map_HW in maps])
 
 
 def _with_graphs(bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], images: int) -> ModelBundle:

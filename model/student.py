@@ -75,7 +75,7 @@ class Student(nn.Module):
     """Rebuilds the teacher's levels through a bottleneck; where it fails, the part is not like the good ones."""
 
     def __init__(self, spec: TeacherSpec, method: Method = "fusion", size: int = 256) -> None:
-        """size: side of the images in pixels, a multiple of twice the deepest stride."""
+        """size: side of the images in pixels, a multiple of the deepest stride."""
         super().__init__()
         self.size = size
         shape = student_shape(spec) if method != "wide" else wide_shape(spec)
@@ -105,7 +105,8 @@ class Student(nn.Module):
         fused: Sequence[torch.Tensor] = () if self.fusion is None else self.fusion(targets)
         if joined_B is not None:
             fused = [fused_BCHW * joined_B[:, None, None, None] for fused_BCHW in fused]
-        rebuilt: list[torch.Tensor] = self.decoder(self.embedding(targets), fused)
+        sides = [target.shape[-1] for target in targets]
+        rebuilt: list[torch.Tensor] = self.decoder(self.embedding(targets), sides, fused)
         return rebuilt
 
     def loss(

@@ -17,8 +17,14 @@ _LEAST_CHANGE = 24.0
 _TRIES = 20
 
 
-def spoil(frame: Frame, rng: np.random.Generator) -> Frame:
-    """A copy of a good frame with one defect: a patch from elsewhere, a scratch, or a blob of other brightness."""
+def spoil(frame: Frame, rng: np.random.Generator, side: int | None = None) -> Frame:
+    """A copy of a good frame with one defect: a patch from elsewhere, a scratch, or a blob of other brightness.
+
+    side: of a square anywhere in the image that the defect is drawn in and to the scale of; none takes all of a square
+    image.
+    """
+    if side is not None and frame.pixels.shape[:2] != (side, side):
+        return _spoil_within(frame, rng, side)
     draw = _KINDS[int(rng.integers(len(_KINDS)))]
     for _ in range(_TRIES):
         pixels = frame.pixels.astype(np.float32)
@@ -30,6 +36,16 @@ def spoil(frame: Frame, rng: np.random.Generator) -> Frame:
         # Patches of a uniform image all look the same; a scratch always shows.
         draw = _scratch
     return Frame(spoiled, frame.width, frame.height)
+
+
+def _spoil_within(frame: Frame, rng: np.random.Generator, side: int) -> Frame:
+    height, width = frame.pixels.shape[:2]
+    side = min(side, height, width)
+    top, left = (int(rng.integers(n - side + 1)) for n in (height, width))
+    pixels = frame.pixels.copy()
+    window = pixels[top : top + side, left : left + side]
+    window[:] = spoil(Frame(window.copy(), side, side), rng).pixels
+    return Frame(pixels, frame.width, frame.height)
 
 
 def _patch(pixels: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -34,6 +34,7 @@ from model.serving_form import serving_form
 from model.student import Student
 from model.teachers import load_teacher
 from model.teachers.teacher import Recipe
+from model.tiles import parts, training_tiles, whole_maps
 
 Phase = Literal["features", "training", "calibration", "quantisation"]
 
@@ -54,7 +55,10 @@ class StepReport:
 
 
 class Fit:
-    """One fit of one product. Frames must all have the options' size. Raises FitError, WeightsError."""
+    """One fit of one product. Raises FitError, WeightsError.
+
+    Frames must all have the options' size, or be images at full resolution where the options ask for tiles.
+    """
 
     def __init__(
         self,
@@ -69,7 +73,7 @@ class Fit:
         self.product = product
         self.options = options
         self.device = torch.device(device)
-        self._train = train
+        self._train = training_tiles(train, options.size, options.seed) if options.tiles else train
         self._held_out = held_out
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -77,7 +81,7 @@ class Fit:
             self._spec = self._teacher.spec
             self._student = Student(self._spec, options.method, options.size).to(self.device)
         self._optimiser = _optimiser(self._student)
-        self._train_digest = _digest(train)
+        self._train_digest = _digest(self._train)
         self._step = 0
         self._loss = math.nan
         self._seconds = 0.0
@@ -183,11 +187,13 @@ class Fit:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
         options, spec = self.options, self._spec
         served = serving_form(self._student)
-        found = examine(served, self._good(cache), self._teacher_levels(self._held_out))
+        pieces = (piece for frame in self._held_out for piece in parts(frame, options.size, options.tiles))
+        found = examine(served, self._good(cache), self._teacher_levels(pieces), tiled=options.tiles)
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
-        calibration = calibrate(found.scores, found.maps, options.target_false_reject_rate)
+        maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles))
+        calibration = calibrate([map_HW.max() for map_HW in maps], maps, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
         self._seconds += time.monotonic() - started
@@ -196,7 +202,9 @@ class Fit:
             created=datetime.now(UTC),
             method=options.method,
             backbone=Backbone(name=spec.name, weights_sha256=self._teacher.weights_sha256),
-            preprocessing=Preprocessing(size=options.size, mean=spec.mean, std=spec.std, resize=RESIZE),
+            preprocessing=Preprocessing(
+                size=options.size, mean=spec.mean, std=spec.std, resize=RESIZE, tiles=options.tiles
+            ),
             calibration=calibration,
             training=Training(
                 steps=self._step,
@@ -278,7 +286,7 @@ def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: Fi
             "collect more good images"
         )
     for frame in (*train, *held_out):
-        if frame.pixels.shape != (options.size, options.size, 3):
+        if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
             raise ValueError(
                 f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"
             )

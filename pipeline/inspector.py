@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from model import Engine, Findings, Frame, ImageLimits, ImageRejected, ModelBundle, Scored, cut, read_frame
+from model import Engine, Findings, Frame, ImageLimits, ImageRejected, ModelBundle, Scored, cut
 from pipeline.champions import Champions
 from pipeline.errors import ImageBroken
 from pipeline.registry import Registry
@@ -28,7 +28,7 @@ class Inspector:
             ImageBroken: not a readable image within the limits.
         """
         try:
-            return read_frame(data, self.engine.manifest(key).preprocessing.size, self._limits)
+            return self.engine.manifest(key).preprocessing.read(data, self._limits)
         except ImageRejected as error:
             raise ImageBroken(type(error).__name__, str(error)) from None
 

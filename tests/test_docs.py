@@ -102,7 +102,8 @@ def test_every_setting_is_described_with_its_variable_and_its_default(
     rows = _rows(CONFIGURATION, dotted)
     assert len(rows) == 1, f"docs/configuration.md has {len(rows)} rows for {dotted}"
     _, shown, named, meaning = rows[0]
-    assert shown.strip("`") == ("none" if default is None else str(default))
+    in_yaml = {None: "none", True: "true", False: "false"}
+    assert shown.strip("`") == (in_yaml[default] if default is None or isinstance(default, bool) else str(default))
     assert named.strip("`") == variable
     assert meaning
 

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -142,7 +143,7 @@ def run_plan(
             result = _read(file)
         else:
             if images is None or images[0] != category.name:
-                images = (category.name, _Images(category, plan.options.size))
+                images = (category.name, _Images(category, plan.options.size, plan.options.tiles))
             result = _run(images[1], method, plan.options.model_copy(update={"seed": seed}), on_phase)
             file.write_text(json.dumps(asdict(result), indent=2) + "\n")
         results[method].setdefault(category.name, []).append(result)
@@ -153,13 +154,14 @@ def run_plan(
 class _Images:
     """A category's frames and masks, read once for all methods and seeds."""
 
-    def __init__(self, category: Category, size: int) -> None:
+    def __init__(self, category: Category, size: int, tiled: bool = False) -> None:
+        read = partial(read_frame, size=size, tiled=tiled)
         good = [path.read_bytes() for path in category.train]
         train_at, held_at = split([hashlib.sha256(data).hexdigest() for data in good], HELD_OUT_FRACTION)
         self.name = category.name
-        self.train = [read_frame(good[index], size) for index in train_at]
-        self.held_out = [read_frame(good[index], size) for index in held_at]
-        self.test = [read_frame(image.path.read_bytes(), size) for image in category.test]
+        self.train = [read(good[index]) for index in train_at]
+        self.held_out = [read(good[index]) for index in held_at]
+        self.test = [read(image.path.read_bytes()) for image in category.test]
         self.files = category.test
         self.defective = [image.kind != GOOD for image in category.test]
         self.masks = [self._mask(image.mask, image.kind, n) for n, image in enumerate(category.test)]

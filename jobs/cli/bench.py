@@ -161,5 +161,35 @@ def train(
     bench_train(run, peer, json_file, _command_line(), Screen())
 
 
+@bench.command()
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--side", default=2048, show_default=True, type=click.IntRange(min=512), help="Of a mosaic in pixels.")
+@click.option("--mosaics", default=18, show_default=True, type=click.IntRange(min=3), help="To test on, a third good.")
+@click.option("--train", "train", default=20, show_default=True, type=click.IntRange(min=10), help="To learn from.")
+@click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]")
+@click.option(
+    "--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side of the network's input."
+)
+@click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of mosaics, defects and fits.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures.")
+def tiles(
+    folder: Path, side: int, mosaics: int, train: int, steps: int | None, size: int, seed: int, json_file: Path | None
+) -> None:
+    """Measure what tiles are worth for small defects on large images.
+
+    FOLDER is one category in the layout of MVTec AD. Its good photographs become mosaics, with made-up defects of 20
+    pixels on the test ones; the same mosaics are learned and judged as tiles and resized.
+
+    \b
+    Example:  linewatch bench tiles photos/road --json tiles.json
+    """
+    from jobs.bench.tiles import MosaicRun, bench_tiles
+    from jobs.progress import Screen
+    from model import FitOptions
+
+    options = FitOptions.model_validate({"size": size, "seed": seed, **({"steps": steps} if steps else {})})
+    bench_tiles(MosaicRun(folder, side, train, mosaics, options), json_file, _command_line(), Screen())
+
+
 def _command_line() -> str:
     return " ".join(["linewatch", *sys.argv[1:]])

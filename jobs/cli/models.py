@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.option(
     "--precision", type=click.Choice(["fp32", "int8"]), help="int8 scores faster on a CPU.  [default: fit.precision]"
 )
+@click.option("--tiles/--no-tiles", default=None, help="Score tiles at full resolution: small defects on large images.")
 @click.option("--no-promote", is_flag=True, help="Publish the version, and let the champion be.")
 @click.option("--force", is_flag=True, help="Promote without asking the gate.")
 @click.option("--run", metavar="NAME", help="Name of the run; the same name again resumes an interrupted one.")
@@ -28,6 +29,7 @@ def fit(
     steps: int | None,
     seed: int | None,
     precision: str | None,
+    tiles: bool | None,
     no_promote: bool,
     force: bool,
     run: str | None,
@@ -48,7 +50,7 @@ def fit(
     from jobs.release import Releases
 
     settings = load_settings(config)
-    given = {"steps": steps, "seed": seed, "precision": precision}
+    given = {"steps": steps, "seed": seed, "precision": precision, "tiles": tiles}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = settings.with_fit(chosen)
     store = open_store(settings)

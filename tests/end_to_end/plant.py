@@ -50,9 +50,9 @@ class Plant:
     def ledger(self) -> Ledger:
         return Ledger(self.settings, self.store)
 
-    def fit(self, *products: str, seed: int = 0) -> dict[str, str]:
+    def fit(self, *products: str, seed: int = 0, **options: Any) -> dict[str, str]:
         """Fit and publish, without promoting."""
-        settings = self.settings.model_copy(update={"fit": self.settings.fit.model_copy(update={"seed": seed})})
+        settings = self.settings.with_fit({"seed": seed, **options})
         datasets = Datasets(self.store)
         return fit_products(settings, [Task(name, datasets.latest(name).digest, None) for name in products])
 

@@ -16,7 +16,7 @@ from jobs.release import Releases
 from jobs.replay import replay
 from model import ImageLimits, cut
 from pipeline.inspector import Inspector
-from tests.end_to_end.plant import PRODUCTS, Plant
+from tests.end_to_end.plant import PRODUCTS, Plant, wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "commutator_ksdd"
@@ -31,6 +31,25 @@ def test_offline_rest_and_stream_give_the_same_scores_and_masks(apache_plant: Pl
     assert ledger.missing == 0
     assert ledger.without_mask() == 0
     check_golden(apache_plant, ledger)
+
+
+@pytest.mark.parametrize("options", [{"tiles": True, "size": 96}, {"precision": "int8"}], ids=["tiles", "int8"])
+def test_versions_with_tiles_and_in_int8_give_the_same_scores_and_masks(
+    apache_plant: Plant, options: dict[str, object]
+) -> None:
+    product, releases = PRODUCTS[1], Releases(apache_plant.settings, apache_plant.store)
+    version = apache_plant.fit(product, **options)[product]
+    releases.consider(product, version, force=True)
+    image = next(iter(sorted((apache_plant.images / product / "test" / "good").iterdir()))).read_bytes()
+    wait_for("the new version", lambda: json.loads(rest(apache_plant, product, image))["model_version"] == version)
+    ledger = apache_plant.ledger()
+    apache_plant.send(ledger, product, fps=20, camera="/golden/other")
+    ledger.settle()
+    ledger.close()
+    assert ledger.missing == 0
+    assert {seen.event.model_version for seen in ledger.seen.values()} == {version}
+    check_golden(apache_plant, ledger)
+    releases.consider(product, apache_plant.versions[product], force=True)
 
 
 @pytest.mark.data

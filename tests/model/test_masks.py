@@ -70,9 +70,10 @@ def test_cut_equals_a_slow_reference(anomaly: np.ndarray, width: int, height: in
         return
     pixels = upsample(image.anomaly_map, height, width)
     reach = max(1, round(NEAR * max(anomaly.shape)))
+    share = np.float32(EXTENT_SHARE)  # in the map's precision: a pixel may lie exactly on its level
     levels = np.array(
         [
-            [max(0.5, EXTENT_SHARE * near(image.anomaly_map, y, x, reach)) for x in range(anomaly.shape[1])]
+            [max(0.5, share * np.float32(near(image.anomaly_map, y, x, reach))) for x in range(anomaly.shape[1])]
             for y in range(anomaly.shape[0])
         ],
         np.float32,

@@ -97,7 +97,9 @@ def test_an_image_without_its_fused_maps_is_rebuilt_through_the_embedding_alone(
     for lateral in student.decoder.laterals:
         torch.nn.init.normal_(lateral.weight)
     targets = student.targets(levels(size=64))
-    through_embedding = student.decoder(student.embedding(targets), [x * 0 for x in student.fusion(targets)])
+    through_embedding = student.decoder(
+        student.embedding(targets), [x.shape[-1] for x in targets], [x * 0 for x in student.fusion(targets)]
+    )
     half = student(targets, torch.tensor([1.0, 0.0]))
     for rebuilt, with_maps, without in zip(half, student(targets), through_embedding, strict=True):
         assert torch.allclose(rebuilt[0], with_maps[0], atol=1e-5)
