@@ -46,7 +46,7 @@ class Preprocessing(_Record):
     size: int = Field(gt=0)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resize: str
+    resize: Literal["jpeg-scaled-pillow-bilinear"]
     tiles: bool = False
 
     def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:

@@ -114,15 +114,19 @@ class Student(nn.Module):
         good: Sequence[torch.Tensor],
         spoiled: Sequence[torch.Tensor] | None = None,
         joined_B: torch.Tensor | None = None,
+        *,
+        bfloat16: bool = False,
     ) -> torch.Tensor:
         """Distance between the good images' levels and what is rebuilt from the spoiled ones', a scalar.
 
         good, spoiled: the teacher's raw levels of the same images (model/corruption.py); none rebuilds from the good.
-        joined_B: see forward.
+        joined_B: see forward. bfloat16: for the convolutions; targets and the distance to them stay in float32.
         """
         targets = self.targets(good)
         seen = targets if spoiled is None else self.targets(spoiled)
-        return distillation_loss(self.recipe, targets, self(seen, joined_B))
+        with torch.autocast(targets[0].device.type, torch.bfloat16, enabled=bfloat16):
+            rebuilt = self(seen, joined_B)
+        return distillation_loss(self.recipe, targets, [level.float() for level in rebuilt])
 
     def level_errors(self, teacher_levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         """Distance at each position of each level, [B, H_l, W_l]."""

@@ -81,6 +81,7 @@ class Fit:
             self._spec = self._teacher.spec
             self._student = Student(self._spec, options.method, options.size).to(self.device)
         self._optimiser = _optimiser(self._student)
+        self._bfloat16 = has_bfloat16(self.device)
         self._train_digest = _digest(self._train)
         self._step = 0
         self._loss = math.nan
@@ -168,7 +169,7 @@ class Fit:
         if self.options.corruptions:
             copies = copy_indexes(self.options, self._step)
             spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
-        loss = self._student.loss(cache.get(indexes), spoiled, self._joined())
+        loss = self._student.loss(cache.get(indexes), spoiled, self._joined(), bfloat16=self._bfloat16)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -252,6 +253,14 @@ def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
         return peak
     warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
     return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+
+
+def has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 by itself: elsewhere it would be emulated, and slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
 
 
 def _optimiser(student: Student) -> torch.optim.Optimizer:

@@ -91,7 +91,7 @@ def settings_for(servers: LocalServers, **sections: Any) -> Settings:
             "topics": {"partitions": 4},
             "stream": {"heat_maps": "always", "release_poll_s": 0.5},
             "serving": {"port": 0},
-            "fit": {"size": 128, "steps": 20},
+            "fit": {"size": 128, "steps": 80},
             **sections,
         }
     )

@@ -180,3 +180,20 @@ def test_normalised_matches_its_definition() -> None:
     assert x_BCHW.is_contiguous(memory_format=torch.channels_last)
     expected = (frames[0].pixels / 255.0 - IMAGENET_MEAN) / IMAGENET_STD
     assert np.abs(x_BCHW[0].permute(1, 2, 0).numpy() - expected).max() < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["RGB", "L"])
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_decoded_at_a_fraction_is_the_image_that_a_png_gives(mode: str, progressive: bool) -> None:
+    coarse = np.random.default_rng(0).integers(0, 255, (24, 24, 3), dtype=np.uint8)
+    image = Image.fromarray(coarse).resize((700, 530), Image.Resampling.BICUBIC).convert(mode)
+    jpeg = read_frame(encoded(image, "JPEG", quality=95, progressive=progressive), 128)
+    png = read_frame(encoded(image), 128)
+    difference = np.abs(jpeg.pixels.astype(int) - png.pixels)
+    assert (jpeg.width, jpeg.height) == (700, 530)
+    assert difference.mean() < 1.5
+    assert difference.max() < 16
+
+
+def test_tiles_of_a_jpeg_come_at_full_resolution() -> None:
+    assert read_frame(encoded(Image.new("RGB", (700, 530)), "JPEG"), 128, tiled=True).pixels.shape == (530, 700, 3)

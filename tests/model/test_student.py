@@ -202,3 +202,13 @@ def test_places_that_are_always_hard_count_less() -> None:
     (share,) = place_shares([errors])
     assert float(share[8, 15] / share[8, 0]) == pytest.approx(2.0, abs=0.05)
     assert torch.allclose(place_shares([torch.full((8, 8), 7.0)])[0], torch.ones(8, 8), atol=1e-5)
+
+
+def test_bfloat16_is_for_convolutions_alone() -> None:
+    torch.manual_seed(0)
+    student = Student(LITE0, size=64)
+    good = levels(size=64)
+    exact, rounded = student.loss(good), student.loss(good, bfloat16=True)
+    assert rounded.dtype == torch.float32
+    assert rounded.item() != exact.item()
+    assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
