@@ -149,8 +149,7 @@ def _train(config: dict[str, Any]) -> None:
     import ray.train
 
     settings = Settings.received(config["settings"])
-    # Ray gives a worker one thread for each CPU that it reserves.
-    torch.set_num_threads(settings.training.cpus or os.cpu_count() or 1)
+    torch.set_num_threads(settings.training.cpus or default_threads())
     store = S3Store(settings.s3)
     done, state = _resume(ray.train.get_checkpoint())
     for values in config["tasks"]:
@@ -160,6 +159,15 @@ def _train(config: dict[str, Any]) -> None:
         done[task.product] = _fit_one(settings, store, task, done, state, config["board"])
         state = None
         _report(done, None, {"product": task.product})
+
+
+def default_threads() -> int:
+    """All cores but one.
+
+    OpenMP's threads wait for the slowest of them after every operation, so one that shares its core with a replica or
+    a broker holds up all: on 2 cores beside one busy process, 2 threads took 40 times as long as 1.
+    """
+    return max(1, (os.cpu_count() or 1) - 1)
 
 
 def _fit_one(

@@ -12,6 +12,7 @@ from typing import Literal, Protocol
 import numpy as np
 import torch
 
+from model.blocks import computing_in
 from model.errors import BundleError
 from model.frames import Frame, normalised
 from model.manifest import Manifest, ModelBundle, state_bytes
@@ -49,7 +50,7 @@ class Backend(Protocol):
 
 
 def make_backend(name: BackendName = "auto", device: str = "auto", threads: int | None = None) -> Backend:
-    """auto: OpenVINO where the scores are computed on a CPU and the package is there, else PyTorch.
+    """auto: on a GPU PyTorch in float16, on a CPU OpenVINO where the package is there, else PyTorch in float32.
 
     threads: on the CPU, for OpenVINO; none takes torch's number. Raises ValueError.
     """
@@ -57,8 +58,10 @@ def make_backend(name: BackendName = "auto", device: str = "auto", threads: int 
         raise ValueError(f"there is no backend {name!r}; choose auto, torch or openvino")
     if device == "auto":
         device = "cuda" if name != "openvino" and torch.cuda.is_available() else "cpu"
-    if name == "torch" or (name == "auto" and device != "cpu"):
+    if name == "torch":
         return TorchBackend(device)
+    if name == "auto" and device != "cpu":
+        return TorchBackend(device, torch.float16 if device.startswith("cuda") else torch.float32)
     # Only here, where it is wanted: the detector works without this package.
     from model import openvino_backend, openvino_graphs
 
@@ -83,12 +86,18 @@ def check_teacher(manifest: Manifest, weights_sha256: str) -> None:
 
 
 class TorchBackend:
-    """PyTorch, float32, channels_last: the reference that others are checked against."""
+    """PyTorch, channels_last; in float32 it is the reference that others are checked against.
 
-    def __init__(self, device: str = "auto") -> None:
+    precision: of the convolutions of teacher and student. Targets, errors and maps stay in float32. On a GPU float16 is
+    as fast as bfloat16 and rounds eight times more finely: in bfloat16, standardised targets of Lite0 moved scores by
+    up to a third, in float16 by up to 3%.
+    """
+
+    def __init__(self, device: str = "auto", precision: torch.dtype = torch.float32) -> None:
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
         self.device = torch.device(device)
+        self._precision = precision
         self._teachers: dict[str, Teacher] = {}
 
     def load(self, bundle: ModelBundle) -> LoadedStudent:
@@ -104,7 +113,8 @@ class TorchBackend:
     @torch.inference_mode()
     def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
         batch_B3SS = normalised(frames, manifest.preprocessing.mean, manifest.preprocessing.std, self.device)
-        return self._teacher(manifest.backbone.name)(batch_B3SS)
+        with computing_in(self._precision, self.device):
+            return self._teacher(manifest.backbone.name)(batch_B3SS)
 
     @torch.inference_mode()
     def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
@@ -117,7 +127,8 @@ class TorchBackend:
             assert isinstance(student, TorchStudent)
             whole = len(rows) == len(students)
             levels = features if whole else [level[torch.as_tensor(rows, device=level.device)] for level in features]
-            for row, map_HW in zip(rows, student.module.anomaly_maps(levels).cpu().numpy(), strict=True):
+            found = student.module.anomaly_maps(levels, precision=self._precision)
+            for row, map_HW in zip(rows, found.cpu().numpy(), strict=True):
                 maps[row] = map_HW
         return np.stack(maps)
 

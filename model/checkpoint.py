@@ -50,6 +50,7 @@ def restore_checkpoint(data: bytes, module: nn.Module, optimiser: torch.optim.Op
     try:
         module.load_state_dict(student)
         optimiser.load_state_dict({**optimiser.state_dict(), "state": _optimiser_state(tensors)})
+        _lay_out_as_parameters(optimiser)
     except (RuntimeError, ValueError) as error:
         raise FitError(f"the checkpoint does not fit this student: {error}; start from the beginning") from error
     restored: Facts = progress
@@ -71,3 +72,11 @@ def _optimiser_state(tensors: Mapping[str, torch.Tensor]) -> dict[int, dict[str,
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = tensor
     return state
+
+
+def _lay_out_as_parameters(optimiser: torch.optim.Optimizer) -> None:
+    """A fused optimiser walks parameter, gradient and moments in memory's order: channels_last must stay so."""
+    for parameter, values in optimiser.state.items():
+        for name, tensor in values.items():
+            if tensor.shape == parameter.shape:
+                values[name] = torch.empty_like(parameter, requires_grad=False).copy_(tensor)

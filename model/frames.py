@@ -120,7 +120,13 @@ def normalised(
     frames: Sequence[Frame], mean: Sequence[float], std: Sequence[float], device: torch.device | str = "cpu"
 ) -> torch.Tensor:
     """Frames of one size -> float32 [B, 3, S, S], channels_last, on the device, (x / 255 - mean) / std."""
-    batch_BHWC = torch.from_numpy(np.stack([frame.pixels for frame in frames])).to(device)
+    side = frames[0].size
+    # Pinned memory is what a GPU can read by itself, while the next operations are being launched.
+    staged_BHWC = torch.empty(
+        (len(frames), side, side, 3), dtype=torch.uint8, pin_memory=torch.device(device).type == "cuda"
+    )
+    np.stack([frame.pixels for frame in frames], out=staged_BHWC.numpy())
+    batch_BHWC = staged_BHWC.to(device, non_blocking=True)
     scale_C = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=device)
     shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device)
     # Permuting NHWC memory gives a channels_last tensor without a copy.

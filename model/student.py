@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from model.anomaly_map import anomaly_maps
-from model.blocks import in_channels_last
+from model.blocks import computing_in, in_channels_last
 from model.decoder import ReverseDecoder
 from model.embedding import OneClassEmbedding
 from model.fusion import AsymptoticFusion, FusionShape, reduced_widths
@@ -115,30 +115,36 @@ class Student(nn.Module):
         spoiled: Sequence[torch.Tensor] | None = None,
         joined_B: torch.Tensor | None = None,
         *,
-        bfloat16: bool = False,
+        precision: torch.dtype = torch.float32,
     ) -> torch.Tensor:
         """Distance between the good images' levels and what is rebuilt from the spoiled ones', a scalar.
 
         good, spoiled: the teacher's raw levels of the same images (model/corruption.py); none rebuilds from the good.
-        joined_B: see forward. bfloat16: for the convolutions; targets and the distance to them stay in float32.
+        joined_B: see forward. precision: of the convolutions; targets and the distance to them stay in float32.
         """
         targets = self.targets(good)
         seen = targets if spoiled is None else self.targets(spoiled)
-        with torch.autocast(targets[0].device.type, torch.bfloat16, enabled=bfloat16):
+        with computing_in(precision, targets[0].device):
             rebuilt = self(seen, joined_B)
         return distillation_loss(self.recipe, targets, [level.float() for level in rebuilt])
 
-    def level_errors(self, teacher_levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
-        """Distance at each position of each level, [B, H_l, W_l]."""
+    def level_errors(
+        self, teacher_levels: Sequence[torch.Tensor], *, precision: torch.dtype = torch.float32
+    ) -> list[torch.Tensor]:
+        """Distance at each position of each level, float32 [B, H_l, W_l]. precision: see loss."""
         targets = self.targets(teacher_levels)
-        return error_maps(self.recipe, targets, self(targets))
+        with computing_in(precision, targets[0].device):
+            rebuilt = self(targets)
+        return error_maps(self.recipe, targets, [level.float() for level in rebuilt])
 
     @property
     def divisors(self) -> list[torch.Tensor]:
         """What good images lead one to expect of each level's error, [H_l, W_l] (model/spread.py). They are buffers."""
         return [self.get_buffer(f"divisor_{level}") for level in range(self.targets.levels)]
 
-    def anomaly_maps(self, teacher_levels: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Smoothed maps [B, S / 4, S / 4]."""
-        errors = self.level_errors(teacher_levels)
+    def anomaly_maps(
+        self, teacher_levels: Sequence[torch.Tensor], *, precision: torch.dtype = torch.float32
+    ) -> torch.Tensor:
+        """Smoothed maps [B, S / 4, S / 4]. precision: see loss."""
+        errors = self.level_errors(teacher_levels, precision=precision)
         return anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)

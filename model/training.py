@@ -81,7 +81,7 @@ class Fit:
             self._spec = self._teacher.spec
             self._student = Student(self._spec, options.method, options.size).to(self.device)
         self._optimiser = _optimiser(self._student)
-        self._bfloat16 = has_bfloat16(self.device)
+        self._precision = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
         self._train_digest = _digest(self._train)
         self._step = 0
         self._loss = math.nan
@@ -169,7 +169,7 @@ class Fit:
         if self.options.corruptions:
             copies = copy_indexes(self.options, self._step)
             spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
-        loss = self._student.loss(cache.get(indexes), spoiled, self._joined(), bfloat16=self._bfloat16)
+        loss = self._student.loss(cache.get(indexes), spoiled, self._joined(), precision=self._precision)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
         self._optimiser.step()
@@ -255,7 +255,7 @@ def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
     return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
 
 
-def has_bfloat16(device: torch.device) -> bool:
+def _has_bfloat16(device: torch.device) -> bool:
     """Whether the device multiplies in bfloat16 by itself: elsewhere it would be emulated, and slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
@@ -265,8 +265,8 @@ def has_bfloat16(device: torch.device) -> bool:
 
 def _optimiser(student: Student) -> torch.optim.Optimizer:
     if student.recipe == "cosine":
-        return torch.optim.Adam(student.parameters(), betas=(0.5, 0.999))
-    return torch.optim.AdamW(student.parameters(), weight_decay=_WEIGHT_DECAY)
+        return torch.optim.Adam(student.parameters(), betas=(0.5, 0.999), fused=True)
+    return torch.optim.AdamW(student.parameters(), weight_decay=_WEIGHT_DECAY, fused=True)
 
 
 def _digest(frames: Sequence[Frame]) -> str:

@@ -128,7 +128,7 @@ class Serving(Section):
 
 
 class Training(Section):
-    cpus: int | None = Field(None, ge=1, description="CPU threads of a fit; default: all of the node's cores")
+    cpus: int | None = Field(None, ge=1, description="CPU threads of a fit; default: all of the node's cores but one")
     attempts: int = Field(3, ge=0, description="How often a fit whose worker died goes on from its last checkpoint")
 
 

@@ -38,6 +38,11 @@ def _shared(command: Any) -> Any:
     "--method", "-m", "methods", multiple=True, type=click.Choice(METHODS), default=("fusion",), show_default=True,
     help="May be repeated.",
 )  # fmt: skip
+@click.option(
+    "--precision", type=click.Choice(["fp32", "int8"]), default="fp32", show_default=True,
+    help="int8: fits are quantised for the CPU before they are measured.",
+)  # fmt: skip
+@click.option("--tiles", is_flag=True, help="Score tiles at full resolution instead of resized images.")
 def benchmark(
     folder: Path,
     backbone: str,
@@ -48,6 +53,8 @@ def benchmark(
     json_file: Path | None,
     out: Path,
     methods: tuple[str, ...],
+    precision: str,
+    tiles: bool,
 ) -> None:
     """Measure methods on every category in FOLDER, by one protocol.
 
@@ -63,7 +70,9 @@ def benchmark(
     from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown
 
-    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods)
+    if tiles and {"knn", "mahalanobis"} & {*methods}:
+        raise click.UsageError("knn and mahalanobis see resized images alone: leave out --tiles, or these methods")
+    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, precision=precision, tiles=tiles)
     text = markdown(plan, results)
     (out / "table.md").write_text(text)
     page = out / "worst.html"
@@ -116,6 +125,7 @@ def _run(
     size: int,
     out: Path,
     methods: tuple[str, ...],
+    **options: Any,
 ) -> Any:
     from jobs.benchmark import Plan, categories, run_plan
     from jobs.datasets import DatasetError
@@ -126,7 +136,7 @@ def _run(
     missing = set(only) - {category.name for category in found}
     if missing:
         raise DatasetError(f"{folder} has no category {', '.join(sorted(missing))}: {', '.join(c.name for c in found)}")
-    chosen = {"steps": steps} if steps else {}
+    chosen = options | ({"steps": steps} if steps else {})
     plan = Plan(
         categories=tuple(category for category in found if not only or category.name in only),
         methods=tuple(dict.fromkeys(methods)),

@@ -30,7 +30,7 @@ PRODUCTS = 100
 MOST_STUDENT_BYTES = 4 << 30
 """A hundred students larger than this are not loaded for a measurement."""
 
-Precision = Literal["fp32", "bf16", "int8"]
+Precision = Literal["fp32", "fp16", "int8"]
 
 OfBatch = Callable[[int], Run]
 """A mode of scoring for a batch size."""
@@ -80,6 +80,8 @@ class OurMode:
 def our_modes(subject: Subject, options: EngineOptions) -> list[OurMode]:
     """Every backend that this machine can run; torch is the reference and comes first."""
     modes = [OurMode("ours_torch", make_backend("torch", options.device), subject.bundle)]
+    if options.device != "cpu":
+        modes.append(OurMode("ours_torch_fp16", make_backend("auto", options.device), subject.bundle, "fp16"))
     if options.device == "cpu" and importlib.util.find_spec("openvino"):
         backend = make_backend("openvino", "cpu", options.threads)
         modes.append(OurMode("ours_openvino", backend, subject.bundle))

@@ -47,7 +47,7 @@ def test_versions_with_tiles_and_in_int8_give_the_same_scores_and_masks(
     ledger.settle()
     ledger.close()
     assert ledger.missing == 0
-    assert {seen.event.model_version for seen in ledger.seen.values()} == {version}
+    assert {ledger.seen[image].event.model_version for image in ledger.sent} == {version}
     check_golden(apache_plant, ledger)
     releases.consider(product, apache_plant.versions[product], force=True)
 

@@ -169,3 +169,22 @@ def test_scores_of_photographs_are_those_of_the_reference(photographs: Path, bac
     for one, other in zip(ours, theirs, strict=True):
         assert abs(one.normalised_score - other.normalised_score) < SAME
         assert np.abs(one.anomaly_map - other.anomaly_map).max() < SAME
+
+
+def test_float16_moves_scores_by_little(bundle: ModelBundle, good_frames: list[Frame]) -> None:
+    exact = Engine(lambda _: bundle, backend="torch", device="cpu").score(good_frames, ["a"] * len(good_frames))
+    rounding = TorchBackend("cpu", torch.float16)
+    rounded = Engine(lambda _: bundle, backend=rounding).score(good_frames, ["a"] * len(good_frames))
+    assert [one.score for one in rounded] != [one.score for one in exact]
+    for one, other in zip(rounded, exact, strict=True):
+        assert one.anomaly_map.dtype == np.float32
+        assert one.normalised_score == pytest.approx(other.normalised_score, rel=0.03)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")
+def test_a_gpu_scores_as_the_cpu_does(bundle: ModelBundle, good_frames: list[Frame]) -> None:
+    on_cpu = Engine(lambda _: bundle, backend="torch", device="cpu").score(good_frames, ["a"] * len(good_frames))
+    for backend, tolerance in (("torch", 1e-3), ("auto", 0.03)):
+        engine = Engine(lambda _: bundle, backend=backend, device="cuda")  # type: ignore[arg-type]
+        for one, other in zip(engine.score(good_frames, ["a"] * len(good_frames)), on_cpu, strict=True):
+            assert one.normalised_score == pytest.approx(other.normalised_score, rel=tolerance)

@@ -208,7 +208,7 @@ def test_bfloat16_is_for_convolutions_alone() -> None:
     torch.manual_seed(0)
     student = Student(LITE0, size=64)
     good = levels(size=64)
-    exact, rounded = student.loss(good), student.loss(good, bfloat16=True)
+    exact, rounded = student.loss(good), student.loss(good, precision=torch.bfloat16)
     assert rounded.dtype == torch.float32
     assert rounded.item() != exact.item()
     assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
