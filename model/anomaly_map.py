@@ -5,7 +5,7 @@ to expect (model/spread.py), brought to that resolution and smoothed. Then two q
 
     how strong?   evidence: the mean of the levels, weighted by depth (model/spread.py). Deep levels carry it.
     where?        the geometric mean of the levels: a place counts where all of them are surprised, shallow ones, which
-                  are noisy but sharp, included.
+                  are noisy but sharp, included. The middle one, neither sharp nor deep, counts half.
 
 The map is the second, raised to a power that steepens its peaks, and scaled so that its maximum is that of the first.
 So the image score is the maximum of the map, nothing else: a mask cut from the map and the verdict cannot disagree.
@@ -23,7 +23,9 @@ from model.smoothing import smooth
 MAP_STRIDE = 4
 SMOOTHING_FRACTION = 4 / 256
 """Deviation of the gaussian as a fraction of the image's side: RD4AD's sigma of 4 pixels at 256."""
-PEAK_POWER = 1.25
+WHERE_WEIGHTS = (0.4, 0.2, 0.4)
+"""Exponents of the levels in the geometric mean, shallow to deep."""
+PEAK_POWER = 1.2
 """Sharpens what level upsampling and smoothing have blurred: regions overlap better with defects drawn by hand."""
 _TINY = 1e-12
 
@@ -34,7 +36,8 @@ def anomaly_maps(
     """Level errors [B, H_l, W_l], their divisors [H_l, W_l] and weights [L] -> maps [B, S / 4, S / 4], float32."""
     levels_BLHW = level_maps(errors, divisors, size)
     evidence_BHW = (levels_BLHW * importance.to(levels_BLHW.device).reshape(1, -1, 1, 1)).sum(dim=1)
-    where_BHW = (PEAK_POWER * levels_BLHW.clamp_min(_TINY).log().mean(dim=1)).exp()
+    exponents_L11 = PEAK_POWER * torch.tensor(WHERE_WEIGHTS, device=levels_BLHW.device).reshape(-1, 1, 1)
+    where_BHW = (levels_BLHW.clamp_min(_TINY).log() * exponents_L11).sum(dim=1).exp()
     strength_B = image_scores(evidence_BHW) / image_scores(where_BHW)
     return where_BHW * strength_B[:, None, None]
 

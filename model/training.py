@@ -67,7 +67,9 @@ class Fit:
         held_out: Sequence[Frame],
         options: FitOptions,
         device: torch.device | str = "cpu",
+        features: FeatureCache | None = None,
     ) -> None:
+        """features: those of another fit of the same images, seed, teacher, corruptions and device; none: its own."""
         _check_frames(train, held_out, options)
         _check_packages(options)
         self.product = product
@@ -83,6 +85,7 @@ class Fit:
         self._optimiser = _optimiser(self._student)
         self._precision = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
         self._train_digest = _digest(self._train)
+        self.features = features
         self._step = 0
         self._loss = math.nan
         self._seconds = 0.0
@@ -96,7 +99,7 @@ class Fit:
         """Fit from where it stands to the end. What on_step raises stops the fit; state() is then still good."""
         report = on_step or (lambda _: None)
         started = time.monotonic()
-        cache = self._features(report)
+        cache = self.features = self.features or self._features(report)
         self._student.targets.learn(self._good(cache))
         while self._step < self.options.steps:
             self._advance(cache)

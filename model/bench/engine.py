@@ -177,6 +177,27 @@ def gflop_per_image(subject: Subject) -> float:
     return round(float(counter.get_total_flops()) / 1e9, 3)
 
 
+def peak_tflop_per_s(precision: Precision, options: EngineOptions) -> float | None:
+    """What the device reaches in a large matrix product, which no network exceeds: the best of the repeats.
+
+    None for int8, for which torch has no such product.
+    """
+    if precision == "int8":
+        return None
+    on_gpu = options.device != "cpu"
+    side = 8192 if on_gpu else 1024
+    dtype = torch.float16 if precision == "fp16" else torch.float32
+    one_NN = torch.randn(side, side, device=options.device, dtype=dtype)
+
+    def seconds() -> float:
+        begun = time.perf_counter()
+        product_NN = one_NN @ one_NN
+        product_NN[0, 0].item()  # waits for the device
+        return time.perf_counter() - begun
+
+    return round(2e-12 * side**3 / min(seconds() for _ in range(options.repeats + 3)), 4)
+
+
 def scoring(engine: Engine, frames: Sequence[Frame], batch: int, keys: Sequence[str] = ("bench",)) -> Run:
     """Score batches of the frames in turn, with the keys in turn."""
 

@@ -25,6 +25,7 @@ from model.bench.engine import (
     measure_hundred_products,
     measure_scoring,
     our_modes,
+    peak_tflop_per_s,
 )
 from model.bench.interleaved import Rates, ratio
 from model.bench.machine import describe_machine, versions
@@ -124,6 +125,9 @@ def run_engine(run: EngineRun, peer: Peer | None = None, on_progress: OnProgress
         report |= _least_ratios(report["batches"].values())
         best = next(mode for mode in modes if mode.name == report["batches"][str(run.batches[-1])]["best_mode"])
         batch = max(run.batches)
+        peak = peak_tflop_per_s(best.precision, options)
+        rate = report["batches"][str(run.batches[-1])]["tflop_per_s"]
+        report |= {"peak_tflop_per_s": peak, "share_of_peak": peak and round(rate / peak, 3)}
         report["bytes_to_mask"] = measure_bytes_to_mask(
             subject, best, batch, options, partial(on_progress, "from bytes to masks")
         )

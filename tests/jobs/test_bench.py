@@ -162,6 +162,8 @@ def test_the_engine_report_has_every_rate_and_the_smallest_ratio() -> None:
     assert report["ratio_hundred_products"] == hundred["ratio_hundred_products"] > 0
     assert report["ratio_bytes_to_mask"] > 0
     assert ("a hundred products", 4, 4) in said
+    assert (report["peak_tflop_per_s"] is None) == (report["batches"]["2"]["best_mode"] == "ours_openvino_int8")
+    assert report["share_of_peak"] is None or 0 < report["share_of_peak"] < 1
     json.dumps(report)
 
 
