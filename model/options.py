@@ -26,6 +26,9 @@ class FitOptions(BaseModel):
         False, description="Score overlapping tiles of that side at full resolution: small defects on large images."
     )
     steps: int = Field(300, ge=1, description="Training steps; the last one's weights are kept.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop early where held-out good images' loss has not fallen for so many steps."
+    )
     corruptions: int = Field(
         3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."
     )

@@ -42,6 +42,8 @@ LEAST_TRAIN = 4
 _WEIGHT_DECAY = 0.01
 _TEACHER_BATCH = 16
 _WARM_UP_STEPS = 20
+_LOOK_EVERY = 25
+"""Steps between two looks at the held-out images, where a fit may stop early."""
 
 
 @dataclass(frozen=True)
@@ -89,6 +91,8 @@ class Fit:
         self._step = 0
         self._loss = math.nan
         self._seconds = 0.0
+        self._least_loss, self._least_loss_step = math.inf, 0  # of the held-out images
+        self._held_out_features: FeatureCache | None = None
 
     @property
     def step(self) -> int:
@@ -101,8 +105,10 @@ class Fit:
         started = time.monotonic()
         cache = self.features = self.features or self._features(report)
         self._student.targets.learn(self._good(cache))
-        while self._step < self.options.steps:
+        while self._step < self.options.steps and not self._stalled():
             self._advance(cache)
+            if self.options.patience and self._step % _LOOK_EVERY == 0:
+                self._look()
             self._seconds += time.monotonic() - started
             started = time.monotonic()
             report(StepReport(self._step, self.options.steps, self._loss, "training"))
@@ -118,6 +124,7 @@ class Fit:
     def state(self) -> bytes:
         """Everything that `restore` needs to go on from this step, as safetensors."""
         progress: Facts = {"step": self._step, "loss": self._loss, "seconds": self._seconds}
+        progress |= {"least_loss": self._least_loss, "least_loss_step": self._least_loss_step}
         return save_checkpoint(self._student, self._optimiser, self._identity(), progress)
 
     def restore(self, state: bytes) -> None:
@@ -125,6 +132,7 @@ class Fit:
         progress = restore_checkpoint(state, self._student, self._optimiser, self._identity())
         self._step, self._loss = int(progress["step"]), float(progress["loss"])
         self._seconds = float(progress["seconds"])
+        self._least_loss, self._least_loss_step = float(progress["least_loss"]), int(progress["least_loss_step"])
 
     def _identity(self) -> Facts:
         return {
@@ -136,11 +144,14 @@ class Fit:
 
     def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
         """Run the teacher, once, over the training images and then over each of their spoiled copies."""
+        frames = itertools.chain(self._train, self._spoiled())
+        return self._cached(frames, len(self._train) * (1 + self.options.corruptions), report)
+
+    def _cached(self, frames: Iterable[Frame], total: int, report: Callable[[StepReport], None]) -> FeatureCache:
         dtype = torch.bfloat16 if self._spec.recipe == "cosine" else torch.float32
-        total = len(self._train) * (1 + self.options.corruptions)
         cache = FeatureCache(total, dtype, self.options.cache_limit_bytes, self.device)
         done = 0
-        for levels in self._teacher_levels(itertools.chain(self._train, self._spoiled())):
+        for levels in self._teacher_levels(frames):
             cache.put(done, levels)
             done += levels[0].shape[0]
             report(StepReport(done, total, math.nan, "features"))
@@ -181,6 +192,27 @@ class Fit:
             raise FitError(f"the loss is {self._loss} at step {self._step + 1}; lower the learning rate")
         self._step += 1
 
+    def _look(self) -> None:
+        """Note the loss of the held-out good images, where it is the least so far."""
+        if self._held_out_features is None:
+            pieces = list(self._held_out_pieces())
+            self._held_out_features = self._cached(pieces, len(pieces), lambda _: None)
+        self._student.eval()
+        cache = self._held_out_features
+        with torch.inference_mode():
+            losses = [float(self._student.loss(levels)) for levels in cache.batches(_TEACHER_BATCH, cache.count)]
+        loss = math.fsum(losses) / len(losses)
+        if loss < self._least_loss:
+            self._least_loss, self._least_loss_step = loss, self._step
+
+    def _stalled(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self._step - self._least_loss_step >= max(patience, _LOOK_EVERY)
+
+    def _held_out_pieces(self) -> Iterator[Frame]:
+        for frame in self._held_out:
+            yield from parts(frame, self.options.size, self.options.tiles)
+
     def _joined(self) -> torch.Tensor | None:
         fusion = self._student.fusion
         if fusion is None or not fusion.dropout:
@@ -191,8 +223,8 @@ class Fit:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
         options, spec = self.options, self._spec
         served = serving_form(self._student)
-        pieces = (piece for frame in self._held_out for piece in parts(frame, options.size, options.tiles))
-        found = examine(served, self._good(cache), self._teacher_levels(pieces), tiled=options.tiles)
+        held_out = self._teacher_levels(self._held_out_pieces())
+        found = examine(served, self._good(cache), held_out, tiled=options.tiles)
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))

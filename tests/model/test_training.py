@@ -146,3 +146,42 @@ def test_the_manifest_tells_how_it_was_fitted(bundle: ModelBundle) -> None:
     assert set(manifest.training.level_weights) >= {"geometry.1", "semantics.3"}
     assert manifest.backbone.weights_sha256.startswith("57934424")
     assert manifest.calibration.heldout_images == 8
+
+
+def test_a_fit_stops_early_where_the_held_out_loss_no_longer_falls(
+    good_frames: list[Frame], small_options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.training._LOOK_EVERY", 2)
+    patient = Fit("disc", good_frames[:16], good_frames[16:], small_options(steps=12, patience=12))
+    assert patient.run().manifest.training.steps == 12
+    assert 0 < patient._least_loss < math.inf
+    stalled = Fit("disc", good_frames[:16], good_frames[16:], small_options(steps=12, patience=4))
+    stalled._least_loss = -1.0  # no loss is below
+    assert stalled.run().manifest.training.steps == 4
+
+
+def test_looking_at_held_out_images_changes_no_weights(
+    bundle: ModelBundle, good_frames: list[Frame], small_options: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("model.training._LOOK_EVERY", 1)
+    states: list[tuple[bytes, float]] = []
+    fit = Fit("disc", good_frames[:16], good_frames[16:], small_options(patience=100))
+    found = fit.run(
+        lambda report: states.append((fit.state(), fit._least_loss)) if report.phase == "training" else None
+    )
+    assert found.weights == bundle.weights
+    resumed = Fit("disc", good_frames[:16], good_frames[16:], small_options(patience=100))
+    state, least = states[1]
+    resumed.restore(state)
+    assert resumed._least_loss == least < math.inf
+
+
+def test_features_can_come_from_a_fit_before(
+    bundle: ModelBundle, good_frames: list[Frame], small_options: Options
+) -> None:
+    first = Fit("disc", good_frames[:16], good_frames[16:], small_options(method="plain"))
+    first.run()
+    phases: list[str] = []
+    second = Fit("disc", good_frames[:16], good_frames[16:], small_options(), features=first.features)
+    assert second.run(lambda report: phases.append(report.phase)).weights == bundle.weights
+    assert "features" not in phases
