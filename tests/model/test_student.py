@@ -192,7 +192,7 @@ def test_the_score_is_the_evidence_and_the_place_is_where_all_levels_agree() -> 
 
 
 def test_deep_levels_count_more_and_under_the_cosine_all_alike() -> None:
-    assert level_importance("standardised", 3) == pytest.approx((0, 1 / 3, 2 / 3))
+    assert level_importance("standardised", 3) == pytest.approx((0, 1 / 5, 4 / 5))
     assert level_importance("cosine", 3) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
 
 
