@@ -212,3 +212,8 @@ def test_bfloat16_is_for_convolutions_alone() -> None:
     assert rounded.dtype == torch.float32
     assert rounded.item() != exact.item()
     assert rounded.item() == pytest.approx(exact.item(), rel=0.02)
+
+
+def test_the_serving_form_has_no_transposed_convolution() -> None:
+    served = serving_form(Student(LITE0, size=64).eval())
+    assert not any(isinstance(module, torch.nn.ConvTranspose2d) for module in served.modules())
