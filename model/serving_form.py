@@ -10,6 +10,7 @@ import copy
 
 import torch
 from torch import nn
+from torch.nn.utils import skip_init
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from model.blocks import in_channels_last
@@ -45,7 +46,8 @@ def _shuffle(sequence: nn.Sequential) -> None:
 def _shuffled(transposed: nn.ConvTranspose2d) -> nn.Sequential:
     weight_IO22 = transposed.weight
     inputs, outputs = weight_IO22.shape[:2]
-    conv = nn.Conv2d(inputs, 4 * outputs, 1, bias=transposed.bias is not None)
+    # Not initialised: that would draw from the caller's random numbers.
+    conv = skip_init(nn.Conv2d, inputs, 4 * outputs, 1, bias=transposed.bias is not None, device=weight_IO22.device)
     conv.weight.copy_(weight_IO22.permute(1, 2, 3, 0).reshape(4 * outputs, inputs, 1, 1))
     if conv.bias is not None and transposed.bias is not None:
         conv.bias.copy_(transposed.bias.repeat_interleave(4))
