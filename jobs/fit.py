@@ -149,7 +149,7 @@ def _train(config: dict[str, Any]) -> None:
     import ray.train
 
     settings = Settings.received(config["settings"])
-    torch.set_num_threads(settings.training.cpus or default_threads())
+    torch.set_num_threads(settings.training.cpus or _default_threads())
     store = S3Store(settings.s3)
     done, state = _resume(ray.train.get_checkpoint())
     for values in config["tasks"]:
@@ -161,11 +161,11 @@ def _train(config: dict[str, Any]) -> None:
         _report(done, None, {"product": task.product})
 
 
-def default_threads() -> int:
+def _default_threads() -> int:
     """All cores but one.
 
     OpenMP's threads wait for the slowest of them after every operation, so one that shares its core with a replica or
-    a broker holds up all: on 2 cores beside one busy process, 2 threads took 40 times as long as 1.
+    a broker holds up all: two threads on two cores, beside one busy process, take many times as long as one thread.
     """
     return max(1, (os.cpu_count() or 1) - 1)
 

@@ -21,9 +21,9 @@ def in_channels_last(module: _Module) -> _Module:
 
 def computing_in(precision: torch.dtype, device: torch.device) -> torch.autocast:
     """While it lasts, convolutions compute in this precision; float32 leaves all as it is."""
-    return torch.autocast(
-        device.type, torch.bfloat16 if precision == torch.float32 else precision, enabled=precision != torch.float32
-    )
+    plain = precision == torch.float32
+    # Autocast warns of float32, even where it is not enabled.
+    return torch.autocast(device.type, torch.bfloat16 if plain else precision, enabled=not plain)
 
 
 def conv_norm(width_in: int, width_out: int, kernel: int = 1, stride: int = 1) -> nn.Sequential:

@@ -1,9 +1,9 @@
 """Scoring: one frozen teacher for all products, and only small students per product.
 
 A mixed batch runs through the teacher once; each product's student then sees its own rows. An image of a product with
-tiles is as many rows as it has tiles, and one map in the end. Students are kept by least
-recent use within a budget of bytes and are loaded again when asked for. REST and the stream share one engine: a lock
-guards the device, another the table of students, and loading (which may fetch from a store) holds neither.
+tiles is as many rows as it has tiles, and one map in the end. Students are kept by least recent use within a budget of
+bytes and are loaded again when asked for. REST and the stream share one engine: a lock guards the device, another the
+table of students, and loading (which may fetch from a store) holds neither.
 
 Where a batch does not fit into the device's memory, it is halved and scored in parts, and so are those that follow.
 """

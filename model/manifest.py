@@ -178,8 +178,9 @@ class ModelBundle:
             manifest = Manifest.model_validate_json(manifest_json)
         except ValidationError as error:
             raise BundleError(
-                f"the manifest is not valid ({error.errors()[0]['msg']}); it was damaged or written by another version "
-                "of linewatch"
+                f"the manifest is not valid ({'.'.join(map(str, error.errors()[0]['loc']))}: "
+                f"{error.errors()[0]['msg']}); it was damaged or written by another version of linewatch: restore it, "
+                "or fit the product again and promote it with --force"
             ) from error
         digest = hashlib.sha256(weights).hexdigest()
         if digest != manifest.weights_sha256:

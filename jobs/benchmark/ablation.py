@@ -40,8 +40,8 @@ class Difference:
     pairs: int
 
     def text(self) -> str:
-        spread = "" if self.half_width is None else f" ± {100 * self.half_width:.1f}"
-        return f"{100 * self.mean:+.1f}{spread}"
+        spread = "" if self.half_width is None else f" ± {100 * self.half_width:.2f}"
+        return f"{100 * self.mean:+.2f}{spread}"
 
 
 @dataclass(frozen=True)
@@ -119,6 +119,18 @@ def ablation_table(plan: Plan, results: Results) -> str:
             "",
         ]
     )
+
+
+def leads_table(results: Results, methods: Sequence[Method]) -> str:
+    """Markdown: the first method's lead over each other in points; empty where there is no other."""
+    if len(methods) < 2:
+        return ""
+    rows = [
+        [other, *(_lead(difference(results, methods[0], other, name)) for name in COMPARED)] for other in methods[1:]
+    ]
+    head = [f"{methods[0]} ahead of", *COMPARED]
+    title = "### Leads in points, paired by category and seed, ± the 95% interval of Student's t over the pairs"
+    return "\n".join([title, "", *table(head, rows), ""])
 
 
 def _lead(found: Difference | None) -> str:

@@ -67,17 +67,18 @@ def benchmark(
     Example:  linewatch benchmark mvtec_ad --backbone wide_resnet50_2 --json figures.json
               linewatch benchmark mvtec_ad -c bottle -m fusion -m plain -m knn
     """
+    from jobs.benchmark.ablation import leads, leads_table
     from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown
 
     if tiles and {"knn", "mahalanobis"} & {*methods}:
         raise click.UsageError("knn and mahalanobis see resized images alone: leave out --tiles, or these methods")
     plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, precision=precision, tiles=tiles)
-    text = markdown(plan, results)
+    text = "\n".join([markdown(plan, results), leads_table(results, plan.methods)])
     (out / "table.md").write_text(text)
     page = out / "worst.html"
     write_worst(page, plan, results)
-    found = figures(plan, results)
+    found = {**figures(plan, results), "leads": leads(results, plan.methods)}
     (json_file or out / "figures.json").write_text(json.dumps(found, indent=2) + "\n")
     click.echo(text)
     click.echo(f"Worst cases: {page}")

@@ -145,7 +145,7 @@ def test_leads_are_paired_by_category_and_seed() -> None:
     assert lead is not None
     assert lead.mean == pytest.approx(0.2 / 3)
     assert lead.half_width == pytest.approx(4.303 * np.std([0.1, 0.1, 0.0], ddof=1) / math.sqrt(3))
-    assert lead.text() == "+6.7 ± 14.3"
+    assert lead.text() == "+6.67 ± 14.34"
 
 
 def test_published_figures_stand_beside_mvtec_ad_only() -> None:

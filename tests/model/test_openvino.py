@@ -14,6 +14,7 @@ from model import BundleError, Engine, Fit, FitOptions, Frame, ModelBundle, read
 from model.backend import TorchBackend, make_backend
 from model.openvino_backend import Graph, OpenVINOBackend
 from model.openvino_graphs import student_graph
+from model.scored import Scored
 from model.serving_form import serving_form
 from model.student import Student
 from model.teachers import teacher_spec
@@ -179,6 +180,15 @@ def test_float16_moves_scores_by_little(bundle: ModelBundle, good_frames: list[F
     for one, other in zip(rounded, exact, strict=True):
         assert one.anomaly_map.dtype == np.float32
         assert one.normalised_score == pytest.approx(other.normalised_score, rel=0.03)
+    coarse = Engine(lambda _: bundle, backend=TorchBackend("cpu", torch.bfloat16)).score(
+        good_frames, ["a"] * len(good_frames)
+    )
+
+    def shift(results: list[Scored]) -> float:
+        pairs = zip(results, exact, strict=True)
+        return max(abs(one.normalised_score / other.normalised_score - 1) for one, other in pairs)
+
+    assert shift(coarse) > 3 * shift(rounded)  # why GPUs do not score in bfloat16
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA GPU")

@@ -191,6 +191,18 @@ def test_the_score_is_the_evidence_and_the_place_is_where_all_levels_agree() -> 
     assert float(anomaly.max()) == pytest.approx(float((levels_LHW * weights[:, None, None]).sum(0).max()), rel=1e-5)
 
 
+def test_the_middle_level_counts_half_in_where_a_defect_is() -> None:
+    """A level that doubles everywhere but on a far half doubles the map there to the power of its exponent."""
+    flat = [torch.ones(1, 64, 64) for _ in range(3)]
+    risen = []
+    for level in range(3):
+        errors = [error.clone() for error in flat]
+        errors[level][:, :, 32:] = 2.0
+        found = anomaly_maps(errors, [torch.ones(64, 64)] * 3, torch.tensor([0.0, 0.2, 0.8]), 256)
+        risen.append(float(torch.log2(found[0, 32, -1] / found[0, 32, 0])))
+    assert risen == pytest.approx([0.48, 0.24, 0.48], abs=1e-3)  # 1.2 times 2/5, 1/5, 2/5
+
+
 def test_deep_levels_count_more_and_under_the_cosine_all_alike() -> None:
     assert level_importance("standardised", 3) == pytest.approx((0, 1 / 5, 4 / 5))
     assert level_importance("cosine", 3) == pytest.approx((1 / 3, 1 / 3, 1 / 3))
