@@ -16,13 +16,21 @@ from model.blocks import Bottleneck, conv_norm_relu
 
 
 class OneClassEmbedding(nn.Module):
-    """Three levels [B, C_l, H_l, W_l] -> [B, width, H_3 / 2, W_3 / 2]."""
+    """Levels [B, C_l, H_l, W_l] -> [B, width, H_L / 2, W_L / 2].
 
-    def __init__(self, widths: Sequence[int], width: int, inner: int, blocks: int) -> None:
+    gather_widths: channels that a level has after its descent to the one of that place.
+    """
+
+    def __init__(
+        self, widths: Sequence[int], gather_widths: Sequence[int], width: int, inner: int, blocks: int
+    ) -> None:
         super().__init__()
-        self.gather = nn.ModuleList(_descent(widths[level:]) for level in range(len(widths)))
+        self.gather = nn.ModuleList(
+            _descent([own, *gather_widths[level + 1 : len(widths)]]) for level, own in enumerate(widths)
+        )
+        gathered = gather_widths[-1] * (len(widths) - 1) + widths[-1]
         self.blocks = nn.Sequential(
-            Bottleneck(widths[-1] * len(widths), width, inner, scale=-1),
+            Bottleneck(gathered, width, inner, scale=-1),
             *(Bottleneck(width, width, inner) for _ in range(blocks - 1)),
         )
 

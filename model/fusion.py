@@ -40,12 +40,14 @@ class FusionShape:
     """What is fused when, and how levels are weighted; anything but the defaults is for ablation.
 
     first: the levels of the first stage, none for all three at once. weights: by position (ASFF), one learned number a
-    level, or 1/n. dropout: share of the images of a training step from which all fused maps are withheld; nothing is
-    rescaled, since their absence is a case of its own, as in stochastic depth (Huang et al., ECCV 2016).
+    level, or 1/n. residual: fused maps are added to the reduced levels. dropout: share of the images of a training step
+    from which all fused maps are withheld; nothing is rescaled, since their absence is a case of its own, as in
+    stochastic depth (Huang et al., ECCV 2016).
     """
 
     first: tuple[int, int] | None = (0, 1)
     weights: LevelWeights = "position"
+    residual: bool = False
     dropout: float = 0.5
 
 
@@ -66,6 +68,7 @@ class AsymptoticFusion(nn.Module):
             raise ValueError(f"asymptotic fusion joins three levels, got {len(widths)} widths, {len(strides)} strides")
         few = reduced_widths(widths)
         self.first = shape.first
+        self.residual = shape.residual
         self.dropout = shape.dropout
         self.reduce = nn.ModuleList(conv_norm_relu(width, n) for width, n in zip(widths, few, strict=True))
         pair = shape.first or ()
@@ -83,7 +86,8 @@ class AsymptoticFusion(nn.Module):
         joined = list(maps)
         for level, fuse, block in zip(pair, self.geometry, self.geometry_blocks, strict=True):
             joined[level] = block(fuse([maps[i] for i in pair]))
-        return [block(fuse(joined)) for fuse, block in zip(self.semantics, self.semantics_blocks, strict=True)]
+        fused = [block(fuse(joined)) for fuse, block in zip(self.semantics, self.semantics_blocks, strict=True)]
+        return [a + b for a, b in zip(maps, fused, strict=True)] if self.residual else fused
 
     def mean_level_weights(self, levels: Sequence[torch.Tensor]) -> dict[str, list[float]]:
         """Mean weight of each source level in each fusion for these images, e.g. {"semantics.2": [.5, .3, .2]}."""

@@ -48,8 +48,9 @@ def examine(student: Student, train: Batches, held_out: Batches, *, tiled: bool 
     for levels in held_out:
         targets = student.targets(levels)
         rebuilt = student(targets)
-        errors.append(error_maps(student.recipe, targets, rebuilt))
-        for variance, target, level in zip(variances, targets, rebuilt, strict=True):
+        wanted = student.wanted(targets)
+        errors.append(error_maps(student.recipe, wanted, rebuilt))
+        for variance, target, level in zip(variances, wanted, rebuilt, strict=True):
             variance.add(target, level)
         if student.fusion is not None:
             for name, means in student.fusion.mean_level_weights(targets).items():

@@ -19,11 +19,13 @@ from model.targets import Targets
 from model.teachers import TeacherSpec
 
 Method = Literal[
-    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "no_dropout"
-]
+    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
+    "fused_targets", "straight", "no_dropout",
+]  # fmt: skip
 """The default, and the rows of its ablation: reverse distillation without fusion; the same with as many parameters as
-fusion has; all levels fused at once; levels weighted by 1/n, or by one number each; semantics before geometry;
-fused maps joined for every image of a training step."""
+fusion has; all levels fused at once; levels weighted by 1/n, or by one number each; semantics before geometry; fused
+maps added to what they were fused from; fused maps, detached, as what is rebuilt; the deepest fused map alone into the
+embedding; fused maps joined for every image of a training step."""
 
 _FUSIONS: dict[Method, FusionShape] = {
     "fusion": FusionShape(),
@@ -31,6 +33,9 @@ _FUSIONS: dict[Method, FusionShape] = {
     "mean_weights": FusionShape(weights="mean"),
     "scalar_weights": FusionShape(weights="scalar"),
     "reversed": FusionShape(first=(1, 2)),
+    "residual": FusionShape(residual=True),
+    "fused_targets": FusionShape(),
+    "straight": FusionShape(),
     "no_dropout": FusionShape(dropout=0.0),
 }
 
@@ -46,11 +51,13 @@ class StudentShape:
 
 
 def student_shape(spec: TeacherSpec) -> StudentShape:
-    """Small for the Lite teachers, the published sizes for the ResNets (embedding twice as wide as layer 3)."""
+    """Small for the Lite teachers, half as wide as published (RD4AD) for the ResNets: the teacher costs the most."""
     if spec.recipe == "standardised":
         return StudentShape(embedding_width=192, embedding_inner=96, stage_widths=(64, 112, 192), blocks=2)
-    deepest = spec.widths[-1]
-    return StudentShape(embedding_width=2 * deepest, embedding_inner=deepest // 2, stage_widths=spec.widths, blocks=3)
+    shallow, middle, deep = (width // 2 for width in spec.widths)
+    return StudentShape(
+        embedding_width=2 * deep, embedding_inner=deep // 2, stage_widths=(shallow, middle, deep), blocks=3
+    )
 
 
 def wide_shape(spec: TeacherSpec) -> StudentShape:
@@ -60,7 +67,7 @@ def wide_shape(spec: TeacherSpec) -> StudentShape:
         wanted = _parameters(Student(spec, "fusion"))
         inner = shape.embedding_inner
         while True:
-            embedding = OneClassEmbedding(spec.widths, shape.embedding_width, inner, shape.blocks)
+            embedding = OneClassEmbedding(spec.widths, shape.stage_widths, shape.embedding_width, inner, shape.blocks)
             plain = Student(spec, "plain")
             if _parameters(plain) - _parameters(plain.embedding) + _parameters(embedding) >= wanted:
                 return replace(shape, embedding_inner=inner)
@@ -82,15 +89,27 @@ class Student(nn.Module):
         self.recipe = spec.recipe
         self.targets = Targets(spec)
         fusion = _FUSIONS.get(method)
+        fused_widths = reduced_widths(spec.widths)
         self.fusion = AsymptoticFusion(spec.widths, spec.strides, fusion) if fusion else None
-        self.embedding = OneClassEmbedding(spec.widths, shape.embedding_width, shape.embedding_inner, shape.blocks)
+        self.straight = method == "straight"
+        self.embedding = OneClassEmbedding(
+            fused_widths[-1:] if self.straight else spec.widths,
+            shape.stage_widths,
+            shape.embedding_width,
+            shape.embedding_inner,
+            shape.blocks,
+        )
+        self.fused_targets = nn.ModuleList(
+            nn.BatchNorm2d(width, affine=False) if self.targets.standardised else nn.Identity()
+            for width in (fused_widths if method == "fused_targets" else ())
+        )
         self.decoder = ReverseDecoder(
-            spec.widths,
+            fused_widths if method == "fused_targets" else spec.widths,
             shape.embedding_width,
             shape.stage_widths,
             shape.blocks,
             rectified=spec.recipe == "cosine",
-            lateral_widths=reduced_widths(spec.widths) if fusion else (),
+            lateral_widths=fused_widths if fusion else (),
         )
         self.register_buffer("importance", torch.full((len(spec.widths),), 1 / len(spec.widths)))
         for level, stride in enumerate(spec.strides):
@@ -103,11 +122,20 @@ class Student(nn.Module):
         joined_B: for which images the fused maps join the decoder, 1 or 0; none: for all, as in scoring.
         """
         fused: Sequence[torch.Tensor] = () if self.fusion is None else self.fusion(targets)
+        embedded_BCHW = self.embedding(fused[-1:] if self.straight else targets)
         if joined_B is not None:
             fused = [fused_BCHW * joined_B[:, None, None, None] for fused_BCHW in fused]
         sides = [target.shape[-1] for target in targets]
-        rebuilt: list[torch.Tensor] = self.decoder(self.embedding(targets), sides, fused)
+        rebuilt: list[torch.Tensor] = self.decoder(embedded_BCHW, sides, fused)
         return rebuilt
+
+    def wanted(self, targets: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """What `forward` should rebuild: the targets themselves, but for the ablation's fused ones."""
+        if not self.fused_targets:
+            return list(targets)
+        assert self.fusion is not None
+        with torch.no_grad():  # or fusion and decoder would agree on something empty
+            return [norm(fused) for norm, fused in zip(self.fused_targets, self.fusion(targets), strict=True)]
 
     def loss(
         self,
@@ -126,7 +154,7 @@ class Student(nn.Module):
         seen = targets if spoiled is None else self.targets(spoiled)
         with computing_in(precision, targets[0].device):
             rebuilt = self(seen, joined_B)
-        return distillation_loss(self.recipe, targets, [level.float() for level in rebuilt])
+        return distillation_loss(self.recipe, self.wanted(targets), [level.float() for level in rebuilt])
 
     def level_errors(
         self, teacher_levels: Sequence[torch.Tensor], *, precision: torch.dtype = torch.float32
@@ -135,7 +163,7 @@ class Student(nn.Module):
         targets = self.targets(teacher_levels)
         with computing_in(precision, targets[0].device):
             rebuilt = self(targets)
-        return error_maps(self.recipe, targets, [level.float() for level in rebuilt])
+        return error_maps(self.recipe, self.wanted(targets), [level.float() for level in rebuilt])
 
     @property
     def divisors(self) -> list[torch.Tensor]:

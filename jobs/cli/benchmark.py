@@ -7,8 +7,8 @@ from typing import Any
 import click
 
 METHODS = (
-    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "no_dropout", "knn",
-    "mahalanobis",
+    "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
+    "fused_targets", "straight", "no_dropout", "knn", "mahalanobis",
 )  # fmt: skip
 """jobs.benchmark.runs.METHODS, which would load torch for --help; a test compares them."""
 

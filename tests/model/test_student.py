@@ -5,6 +5,7 @@ from typing import get_args
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from model.anomaly_map import anomaly_maps, image_scores, level_maps
 from model.fusion import AsymptoticFusion, FusionShape, LevelFusion, LevelWeights, reduced_widths
@@ -119,8 +120,53 @@ def test_a_student_rebuilds_every_level(method: Method, spec: object) -> None:
     declared = LITE0 if spec is LITE0 else RESNET18
     student = Student(declared, method, 64)
     x = [torch.randn(2, w, 64 // s, 64 // s) for w, s in zip(declared.widths, declared.strides, strict=True)]
-    assert [r.shape for r in student(student.targets(x))] == [t.shape for t in x]
+    wanted = student.wanted(student.targets(x))
+    assert [r.shape for r in student(student.targets(x))] == [t.shape for t in wanted]
+    assert [t.shape for t in wanted] == [t.shape for t in x] or method == "fused_targets"
     assert student.anomaly_maps(x).shape == (2, 16, 16)
+
+
+def test_fused_targets_are_rebuilt_and_do_not_follow_the_student() -> None:
+    torch.manual_seed(0)
+    student = Student(LITE0, "fused_targets", 64)
+    targets = student.targets(levels(batch=4, size=64))
+    wanted = student.wanted(targets)
+    assert not any(level.requires_grad for level in wanted)
+    assert [level.shape[1] for level in wanted] == reduced_widths(LITE0.widths)
+    for level in wanted:  # standardised, but for channels that never fire
+        assert level.mean(dim=(0, 2, 3)).abs().max() < 1e-4
+        assert level.var(dim=(0, 2, 3)).max() == pytest.approx(1, abs=0.1)
+
+
+def test_the_deepest_fused_map_alone_enters_the_embedding_where_it_goes_straight() -> None:
+    student = Student(LITE0, "straight", 64).eval()
+    seen: list[torch.Tensor] = []
+    student.embedding.register_forward_hook(lambda _m, inputs, _out: seen.extend(inputs[0]))
+    targets = student.targets(levels(size=64))
+    student(targets, torch.tensor([1.0, 0.0]))  # withheld from the decoder, not from the embedding
+    assert student.fusion is not None
+    assert len(seen) == 1
+    assert torch.equal(seen[0], student.fusion(targets)[-1])
+
+
+def test_fused_maps_are_added_to_the_reduced_levels_where_residual() -> None:
+    torch.manual_seed(0)
+    plain = AsymptoticFusion(LITE0.widths, LITE0.strides).eval()
+    residual = AsymptoticFusion(LITE0.widths, LITE0.strides, FusionShape(residual=True)).eval()
+    residual.load_state_dict(plain.state_dict())
+    x = levels()
+    for added, fused, reduce, level in zip(residual(x), plain(x), plain.reduce, x, strict=True):
+        assert torch.allclose(added, fused + reduce(level))
+
+
+def test_a_resnets_student_costs_less_than_half_of_its_teacher() -> None:
+    student = Student(WIDE_RESNET50).eval()
+    x = [
+        torch.zeros(1, w, 256 // s, 256 // s) for w, s in zip(WIDE_RESNET50.widths, WIDE_RESNET50.strides, strict=True)
+    ]
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        student(x)
+    assert counter.get_total_flops() < 12e9  # the teacher has 24e9
 
 
 def test_standardised_targets_have_mean_0_and_deviation_1() -> None:
