@@ -12,7 +12,11 @@ from pipeline.cloudevents import Headers
 
 @dataclass(frozen=True)
 class Record:
-    """One consumed message. ``lease`` names the period in which this member owned the partition."""
+    """One consumed message.
+
+    lease: names the period in which this member owned the partition. suspect: it may be what ended the process of a
+    member before, and is to be taken up alone.
+    """
 
     topic: str
     partition: int
@@ -22,6 +26,7 @@ class Record:
     headers: Headers
     timestamp_ms: int
     lease: int = 0
+    suspect: bool = False
 
     @property
     def size(self) -> int:
@@ -51,6 +56,20 @@ class StreamSession(Protocol):
 
     def owns(self, record: Record) -> bool:
         """Whether the partition is still held under the lease that the record was read with."""
+        ...
+
+    def attempt(self, record: Record) -> int:
+        """Note, for whoever comes after, that a suspect at its partition's committed offset is taken up alone now.
+
+        Returns how often that was noted before.
+
+        Raises:
+            BrokerUnavailable: close the session and open another.
+        """
+        ...
+
+    def lag(self) -> dict[int, int]:
+        """Messages behind the committed offset of each owned partition, as far as the last fetch tells."""
         ...
 
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:

@@ -21,6 +21,8 @@
         ├── ClaimMissing            a claim check to an object that isn't there
         ├── ProductUnknown          no model for the product it names
         ├── ModelBroken             the product's model can't be loaded
+        ├── InspectionFailed        a readable image, and still something in its inspection broke
+        ├── PoisonPill              whoever took the message up never came back
         └── ImageBroken             not a readable image within the limits (``error_class`` says which)
 
 ``StoreUnavailable`` and ``BrokerUnavailable`` never lose an image: the worker waits and tries again.
@@ -120,6 +122,14 @@ class ProductUnknown(DeadLetter):
 
 
 class ModelBroken(DeadLetter):
+    pass
+
+
+class InspectionFailed(DeadLetter):
+    pass
+
+
+class PoisonPill(DeadLetter):
     pass
 
 

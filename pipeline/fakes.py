@@ -68,7 +68,8 @@ class MemoryBroker:
     """Topics of partitions, one consumer group, transactions that are seen only once committed.
 
     Set ``lost_commits`` to let that many commits fail, ``outages`` to let that many session calls fail, and call
-    :meth:`move_away` to take a partition from the member that holds it.
+    :meth:`move_away` to take a partition from the member that holds it. Put (partition, offset) into ``suspects`` to
+    have those records taken up alone; ``attempts`` counts how often they were.
     """
 
     partitions: int = 2
@@ -77,6 +78,8 @@ class MemoryBroker:
     lost_commits: int = 0
     outages: int = 0
     commits: int = 0
+    suspects: set[tuple[int, int]] = field(default_factory=set)
+    attempts: dict[tuple[int, int], int] = field(default_factory=dict)
     sessions: list["MemorySession"] = field(default_factory=list)
 
     def produce(self, message: Outgoing) -> Record:
@@ -135,12 +138,26 @@ class MemorySession:
         found = []
         for record in self._broker.read(self._topic):
             if record.partition in self.leases and record.offset == self.positions[record.partition]:
-                found.append(replace(record, lease=self.leases[record.partition]))
+                suspect = (record.partition, record.offset) in self._broker.suspects
+                found.append(replace(record, lease=self.leases[record.partition], suspect=suspect))
                 self.positions[record.partition] += 1
         return found
 
     def owns(self, record: Record) -> bool:
         return self.leases.get(record.partition) == record.lease
+
+    def attempt(self, record: Record) -> int:
+        place = (record.partition, record.offset)
+        before = self._broker.attempts.get(place, 0)
+        self._broker.attempts[place] = before + 1
+        return before
+
+    def lag(self) -> dict[int, int]:
+        ends = dict.fromkeys(self.leases, 0)
+        for record in self._broker.read(self._topic):
+            if record.partition in ends:
+                ends[record.partition] = record.offset + 1
+        return {number: end - self._broker.committed.get((self._topic, number), 0) for number, end in ends.items()}
 
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
         if self._broker.lost_commits > 0:

@@ -2,41 +2,66 @@
 
 import itertools
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.errors import KafkaError
+from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
+from pipeline import metrics
+from pipeline.attempts import Attempts
 from pipeline.broker import Outgoing, Record, offsets_after
-from pipeline.errors import CommitLost
-from pipeline.kafka_clients import broker_answers, make_consumer, make_producer
+from pipeline.errors import BrokerUnavailable, CommitLost
+from pipeline.kafka_clients import admin_client, broker_answers, make_consumer, make_producer
+from pipeline.left_open import end_left_open
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 15
+JOIN_SLICE_MS = 1000
+NOTE_TIMEOUT_MS = 5000
+UNSTABLE_MS = 1000
+"""A transaction of the living is over by then."""
+MOST_BATCHES_IN_FLIGHT = 8
+"""More than a worker ever has: so far behind a committed offset may lie what ended a process."""
+# kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
+CLIENT_ERRORS = (KafkaError, AssertionError, RuntimeError, OSError)
 
 
 class KafkaSession:
     """Exactly once where the broker's transactions work, else at least once (publish, flush, commit)."""
 
-    def __init__(self, settings: Settings, *, rank: int, exactly_once: bool) -> None:
+    def __init__(self, settings: Settings, *, rank: Callable[[], int], exactly_once: bool) -> None:
         """Joins the group.
 
         Args:
-            rank: of the replica. With the group's name it makes the transactional id, so that a restarted replica
-                fences its own past and ends its open transaction at once.
+            rank: of the replica, now: Serve may change it. With the group's name it makes the transactional id, so
+                that a restarted replica fences its own past and ends its open transaction at once.
 
         Raises:
             BrokerUnavailable: no broker answers.
         """
         self._settings = settings
-        self._transactional_id = f"{settings.kafka.group}-{rank}" if exactly_once else None
+        self._rank = rank
+        self._exactly_once = exactly_once
+        self._instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         self._leases: dict[TopicPartition, int] = {}
+        self._committed: dict[TopicPartition, int] = {}
+        self._attempts: dict[TopicPartition, Attempts] = {}  # at the committed offset, where somebody left a note
+        self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
+        self._unnoted: set[TopicPartition] = set()  # whose first message has not been handed out yet
         self._lease_numbers = itertools.count(1)
         self._paused = False
+        self._closed = False
+        self._join_thread = ThreadPoolExecutor(1, thread_name_prefix="join")
+        self._joining: Future[None] | None = None
         with broker_answers(settings):
             self._producer = self._open_producer()
             self._consumer = self._open_consumer()
@@ -45,25 +70,44 @@ class KafkaSession:
 
     def poll(self, timeout_s: float) -> list[Record]:
         with broker_answers(self._settings):
+            if not self._joined(timeout_s):
+                return []
             fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         # kafka-python keeps the position of a partition that stays with its member in a rebalance, and thereby skips
         # what was fetched and not committed. Not within the callback: it runs in the client's own loop.
         anew = set(self._assigned_anew)
         if anew:
             self._rewind(anew)
+            self._unnoted |= anew
             self._assigned_anew -= anew
-        return [self._record(tp, one) for tp, messages in fetched.items() if tp not in anew for one in messages]
+        owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
+        self._note_beginning(self._unnoted.intersection(owned))
+        return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
     def owns(self, record: Record) -> bool:
         return self._leases.get(TopicPartition(record.topic, record.partition)) == record.lease
 
+    def attempt(self, record: Record) -> int:
+        tp = TopicPartition(record.topic, record.partition)
+        before = self._attempts.get(tp, Attempts())
+        after = replace(before, alone=before.alone + 1)
+        self._commit_notes({tp: OffsetAndMetadata(record.offset, after.note(), -1)})
+        self._attempts[tp] = after
+        return before.alone
+
+    def lag(self) -> dict[int, int]:
+        found = {}
+        for tp in list(self._leases):
+            end = self._consumer.highwater(tp) if tp in self._consumer.assignment() else None
+            if end is not None and tp in self._committed:
+                found[tp.partition] = max(0, end - self._committed[tp])
+        return found
+
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
-        offsets = {
-            TopicPartition(topic, partition): OffsetAndMetadata(offset, "", -1)
-            for (topic, partition), offset in offsets_after(finished).items()
-        }
+        after = {TopicPartition(topic, number): offset for (topic, number), offset in offsets_after(finished).items()}
+        offsets = {tp: OffsetAndMetadata(offset, self._note(tp, offset), -1) for tp, offset in after.items()}
         try:
-            if self._transactional_id:
+            if self._exactly_once:
                 self._producer.begin_transaction()
                 self._send(outgoing)
                 self._producer.send_offsets_to_transaction(offsets, self._consumer.group_metadata())
@@ -71,17 +115,20 @@ class KafkaSession:
             else:
                 self._send(outgoing)
                 self._consumer.commit(offsets)
-        # kafka-python raises AssertionError and RuntimeError too, from a producer in a state that forbids the call.
-        except (KafkaError, AssertionError, RuntimeError, OSError) as error:
+        except CLIENT_ERRORS as error:
             log.warning("commit lost (%s: %s); going back to the committed offsets", type(error).__name__, error)
             self._abort()
             self._rewind(self._consumer.assignment())
             raise CommitLost(f"{type(error).__name__}: {error}") from error
+        self._committed.update(after)
+        for tp, one in offsets.items():
+            self._attempts[tp] = Attempts.read(one.metadata)
 
     def pause(self) -> None:
         if not self._paused:
             self._consumer.pause(*self._consumer.assignment())
             self._paused = True
+            metrics.pauses.inc()
 
     def resume(self) -> None:
         if self._paused:
@@ -89,27 +136,60 @@ class KafkaSession:
             self._paused = False
 
     def close(self) -> None:
-        for name, end in (("producer", self._close_producer), ("consumer", self._close_consumer)):
+        self._closed = True
+        self._leases.clear()  # what is still in flight is nobody's
+        ends = [("producer", self._close_producer), ("consumer", self._close_consumer)]
+        if self._instance:
+            ends.append(("membership", self._end_membership))
+        for name, end in ends:
             try:
                 end()
-            except (KafkaError, AssertionError, RuntimeError, OSError) as error:
+            except (*CLIENT_ERRORS, BrokerUnavailable) as error:
                 log.info("closing the %s: %s: %s", name, type(error).__name__, error)
+        self._join_thread.shutdown(wait=False)
 
-    # Partitions come and go inside poll(), in the worker's thread
+    # Partitions come and go in the client's own thread. With cooperative rebalancing these are the ones that move; the
+    # others stay, with their leases and what is in flight.
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
+        if not partitions:
+            return
         self._assigned_anew.update(partitions)
-        if self._paused and partitions:
+        if self._paused:
             self._consumer.pause(*partitions)
+        metrics.rebalances.labels("assigned").inc()
         log.info("assigned %s", sorted(tp.partition for tp in partitions))
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         for tp in partitions:
             self._leases.pop(tp, None)
             self._assigned_anew.discard(tp)
-        log.info("revoked %s", sorted(tp.partition for tp in partitions))
+        if partitions:
+            metrics.rebalances.labels("revoked").inc()
+            log.info("revoked %s", sorted(tp.partition for tp in partitions))
 
     # Inside
+
+    def _joined(self, timeout_s: float) -> bool:
+        """Whether this member is in the group. It joins in a thread of its own, so that commits go on meanwhile.
+
+        And because kafka-python 3.0.12 forgets a join that ends between two polls: it begins another, which makes all
+        members join again, and so on. In that thread somebody is always there when it ends.
+        """
+        if self._joining is None and self._consumer._coordinator.need_rejoin():
+            self._joining = self._join_thread.submit(self._join)
+        if self._joining is None:
+            return True
+        wait([self._joining], timeout_s)
+        if not self._joining.done():
+            return False
+        ended, self._joining = self._joining, None
+        ended.result()
+        return True
+
+    def _join(self) -> None:
+        while not self._closed and self._consumer._coordinator.need_rejoin():
+            self._consumer._coordinator.ensure_active_group(timeout_ms=JOIN_SLICE_MS)
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
         futures = [
@@ -123,14 +203,15 @@ class KafkaSession:
     def _abort(self) -> None:
         """Leave no open transaction; a producer that can't abort is replaced, which fences it."""
         try:
-            if self._transactional_id:
+            if self._exactly_once:
+                metrics.aborts.inc()
                 self._producer.abort_transaction()
                 return
-        except (KafkaError, AssertionError, RuntimeError, OSError) as error:
+        except CLIENT_ERRORS as error:
             log.info("abort failed (%s); opening a new producer", type(error).__name__)
         try:
             self._close_producer()
-        except (KafkaError, AssertionError, RuntimeError, OSError) as error:
+        except CLIENT_ERRORS as error:
             log.info("closing the producer: %s", type(error).__name__)
         with broker_answers(self._settings):
             self._producer = self._open_producer()
@@ -139,12 +220,57 @@ class KafkaSession:
         """Set owned partitions back to their committed offsets, under a new lease."""
         with broker_answers(self._settings):
             for tp in list(partitions):
-                self._leases[tp] = next(self._lease_numbers)
-                committed = self._consumer.committed(tp)
+                lease = next(self._lease_numbers)
+                committed = self._stable_offset(tp)
                 if committed is None:
                     self._consumer.seek_to_beginning(tp)
+                    self._committed[tp] = self._consumer.position(tp)
                 else:
-                    self._consumer.seek(tp, committed)
+                    self._consumer.seek(tp, committed.offset)
+                    self._committed[tp] = committed.offset
+                self._attempts[tp] = Attempts.read(committed.metadata if committed else None)
+                self._leases[tp] = lease
+
+    def _stable_offset(self, tp: TopicPartition) -> OffsetAndMetadata | None:
+        """The committed offset, once no open transaction can change it any more."""
+        if self._exactly_once:
+            with suppress(KafkaTimeoutError):
+                return self._consumer.committed(tp, metadata=True, timeout_ms=UNSTABLE_MS)
+            end_left_open(self._settings)
+        return self._consumer.committed(tp, metadata=True, timeout_ms=self._settings.kafka.transaction_timeout_ms)
+
+    def _note_beginning(self, partitions: Collection[TopicPartition]) -> None:
+        """Count that a member begins at these offsets. Where one did before, and never got past it, are suspects.
+
+        Not before there is a message: a member that leaves again without one has not begun.
+        """
+        if not partitions:
+            return
+        self._unnoted -= set(partitions)
+        notes = {}
+        for tp in partitions:
+            before = self._attempts[tp]
+            self._attempts[tp] = replace(before, begun=before.begun + 1)
+            window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if before.begun else 0
+            self._suspects_end[tp] = self._committed[tp] + window
+            notes[tp] = OffsetAndMetadata(self._committed[tp], self._attempts[tp].note(), -1)
+            if window:
+                log.warning(
+                    "partition %d: %d members began at offset %d and none got past it; taking up the next ones alone",
+                    tp.partition, before.begun, self._committed[tp],
+                )  # fmt: skip
+        self._commit_notes(notes)
+
+    def _commit_notes(self, notes: dict[TopicPartition, OffsetAndMetadata]) -> None:
+        """Offsets that are committed already, with other metadata. Where it fails, a note is missing and no more."""
+        try:
+            self._consumer.commit(notes, timeout_ms=NOTE_TIMEOUT_MS)
+        except CLIENT_ERRORS as error:
+            log.info("no note at the committed offsets: %s: %s", type(error).__name__, error)
+
+    def _note(self, tp: TopicPartition, offset: int) -> str:
+        """The metadata of a commit: among suspects the next one is begun with it."""
+        return Attempts(begun=1).note() if offset < self._suspects_end.get(tp, 0) else ""
 
     def _record(self, tp: TopicPartition, message: Any) -> Record:
         return Record(
@@ -155,19 +281,19 @@ class KafkaSession:
             value=message.value,
             headers=tuple(message.headers or ()),
             timestamp_ms=message.timestamp,
-            lease=self._leases.get(tp, 0),
+            lease=self._leases.get(tp, 0),  # 0: revoked this very moment
+            suspect=message.offset < self._suspects_end.get(tp, 0),
         )
 
     def _open_producer(self) -> KafkaProducer:
-        options: dict[str, Any] = {}
-        if self._transactional_id:
-            options = {
-                "transactional_id": self._transactional_id,
-                "transaction_timeout_ms": self._settings.kafka.transaction_timeout_ms,
-            }
-        producer = make_producer(self._settings, **options)
-        if self._transactional_id:
-            producer.init_transactions()
+        if not self._exactly_once:
+            return make_producer(self._settings)
+        producer = make_producer(
+            self._settings,
+            transactional_id=f"{self._settings.kafka.group}-{self._rank()}",
+            transaction_timeout_ms=self._settings.kafka.transaction_timeout_ms,
+        )
+        producer.init_transactions()
         return producer
 
     def _open_consumer(self) -> KafkaConsumer:
@@ -175,8 +301,11 @@ class KafkaSession:
             self._settings,
             group_id=self._settings.kafka.group,
             session_timeout_ms=self._settings.kafka.session_timeout_ms,
-            heartbeat_interval_ms=max(300, self._settings.kafka.session_timeout_ms // 3),
+            # Members learn of a rebalance by their heartbeats: it takes as long as the slowest of them.
+            heartbeat_interval_ms=max(300, self._settings.kafka.session_timeout_ms // 6),
             max_poll_records=self._settings.stream.batch_images * 2,
+            group_instance_id=self._instance,
+            partition_assignment_strategy=[CooperativeStickyAssignor()],
         )
         consumer.subscribe([self._settings.topics.images], listener=_Listener(self))
         return consumer
@@ -192,6 +321,13 @@ class KafkaSession:
     def _close_consumer(self) -> None:
         self._consumer.close(autocommit=False, timeout_ms=3000)
 
+    def _end_membership(self) -> None:
+        """A static member's partitions would stay unread until its session ends; one that is stopped hands them on."""
+        with admin_client(self._settings) as admin:
+            admin.remove_group_members(
+                self._settings.kafka.group, [MemberToRemove(group_instance_id=self._instance, reason="stopped")]
+            )
+
 
 class _Listener(ConsumerRebalanceListener):
     def __init__(self, session: KafkaSession) -> None:
@@ -202,3 +338,6 @@ class _Listener(ConsumerRebalanceListener):
 
     def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
         self._session.revoked(list(revoked))
+
+    def on_partitions_lost(self, lost: Sequence[TopicPartition]) -> None:
+        self._session.revoked(list(lost))

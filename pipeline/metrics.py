@@ -16,6 +16,18 @@ commits_lost = Counter("linewatch_commits_lost_total", "Batches whose transactio
 sessions = Counter("linewatch_sessions_total", "Times that a worker joined the consumer group")
 waits = Counter("linewatch_waits_total", "Times that a worker had to wait for a server", ["server"])
 batch_images = Histogram("linewatch_batch_images", "Images in a batch", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+transaction_images = Histogram(
+    "linewatch_transaction_images", "Images in a transaction", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256)
+)
+lag = Gauge(
+    "linewatch_lag_messages",
+    "Messages behind the committed offset of each partition",
+    ["partition"],
+    multiprocess_mode="livesum",
+)
+rebalances = Counter("linewatch_rebalances_total", "Times that partitions came or went", ["change"])
+aborts = Counter("linewatch_transactions_aborted_total", "Transactions that were begun and aborted")
+pauses = Counter("linewatch_pauses_total", "Times that a worker paused its partitions because its buffer was full")
 stage_seconds = Histogram("linewatch_stage_seconds", "Time of a batch in each stage", ["stage"], buckets=SECONDS)
 latency_seconds = Histogram(
     "linewatch_capture_to_commit_seconds",

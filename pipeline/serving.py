@@ -31,9 +31,10 @@ class Inspection:
         logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
         logging.getLogger("kafka").setLevel(logging.WARNING)
         settings = _with_threads(Settings.received(values))  # secrets come from this process's environment
-        rank = serve.get_replica_context().rank.rank
         self.inspector = Inspector(settings, S3Store(settings.s3))
-        self.worker = StreamWorker(self.inspector, lambda: KafkaSession(settings, rank=rank, exactly_once=exactly_once))
+        self.worker = StreamWorker(
+            self.inspector, lambda: KafkaSession(settings, rank=_rank, exactly_once=exactly_once)
+        )
         self.inspector.champions.preload()
         self.inspector.champions.watch()
         self.worker.start()
@@ -49,6 +50,12 @@ class Inspection:
         if hasattr(self, "worker"):  # or the constructor failed before there was anything to stop
             self.worker.stop()
             self.inspector.champions.close()
+
+
+def _rank() -> int:
+    """This replica's number among those that live; Serve hands on the numbers of replicas that are gone."""
+    rank: int = serve.get_replica_context().rank.rank
+    return rank
 
 
 def _with_threads(settings: Settings) -> Settings:

@@ -36,6 +36,9 @@ class Kafka(Section):
     username: SecretStr | None = Field(None, description="With SASL; environment only")
     password: SecretStr | None = Field(None, description="With SASL; environment only")
     group: str = Field("linewatch", description="Consumer group of the replicas; also begins their transactional ids")
+    static_membership: bool = Field(
+        False, description="Members keep their partitions through a restart that is shorter than the session timeout"
+    )
     session_timeout_ms: int = Field(6000, ge=1000, description="A silent replica loses its partitions after this long")
     transaction_timeout_ms: int = Field(20000, ge=1000, description="The broker aborts an open transaction after this")
     delivery: Literal["auto", "exactly_once", "at_least_once"] = Field(
@@ -96,15 +99,30 @@ class Limits(Section):
 
 
 class Stream(Section):
-    batch_images: int = Field(16, ge=1, le=512, description="Most images in one batch and one transaction")
+    batch_images: int = Field(16, ge=1, le=512, description="Most images that are scored at once")
+    transaction_images: int = Field(
+        64, ge=1, le=4096, description="So many finished images are published and committed in one transaction"
+    )
+    transaction_ms: int = Field(
+        50, ge=0, le=10_000, description="A finished image waits no longer for others of its transaction"
+    )
     decode_threads: int = Field(2, ge=1, description="Threads that decode images")
-    buffer_bytes: int = Field(67_108_864, ge=1_048_576, description="Fetched but unscored bytes before pausing")
+    buffer_bytes: int = Field(
+        67_108_864, ge=1_048_576, description="Bytes fetched and in flight before partitions pause"
+    )
     heat_maps: Literal["never", "flagged", "always"] = Field(
         "never", description="Publish the 16-bit heat map beside the mask: for no image, for flagged ones, for all"
     )
     min_area_px: int | None = Field(None, ge=1, description="Smallest region kept, in px of the original image")
     release_poll_s: float = Field(2.0, gt=0, description="How often champion aliases are looked up")
+    poison_attempts: int = Field(
+        2, ge=1, le=100, description="How often a suspect of ending its process is tried alone before it is set aside"
+    )
     heartbeat_timeout_s: float = Field(60.0, gt=0, description="A worker silent for longer fails its health check")
+
+    @property
+    def transaction_s(self) -> float:
+        return self.transaction_ms / 1000
 
 
 class Engine(Section):
