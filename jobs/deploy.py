@@ -24,10 +24,13 @@ def deploy(
     session: RaySession,
     *,
     exactly_once: bool,
+    generation: str = "",
     timeout_s: float = 180.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Send the whole configuration; the same one again changes nothing, another replica count only that.
+
+    Another generation has Serve replace the replicas, one at a time.
 
     Raises:
         ServingError: the application failed, or was not running in time.
@@ -39,7 +42,8 @@ def deploy(
         settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": _free_port()})})
     client = _client(session)
     metrics_folder = f"{session.folder}/linewatch-metrics"
-    client.deploy_applications(serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder))
+    config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
+    client.deploy_applications(config)
     deadline = time.monotonic() + timeout_s
     told = ""
     while time.monotonic() < deadline:

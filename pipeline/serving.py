@@ -4,7 +4,6 @@ Images never pass through a deployment handle: each replica's worker thread fetc
 calls (REST) go through the same engine.
 """
 
-import logging
 import os
 from typing import Any
 
@@ -13,6 +12,7 @@ from ray import serve
 from pipeline.errors import ServingError
 from pipeline.inspector import Inspector
 from pipeline.kafka_session import KafkaSession
+from pipeline.logs import set_up_logging
 from pipeline.rest import build_app
 from pipeline.settings import Settings
 from pipeline.store import S3Store
@@ -28,9 +28,8 @@ class Inspection:
 
     def __init__(self, values: dict[str, Any], exactly_once: bool) -> None:
         global _replica
-        logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True)
-        logging.getLogger("kafka").setLevel(logging.WARNING)
         settings = _with_threads(Settings.received(values))  # secrets come from this process's environment
+        set_up_logging(settings.serving.log_format)
         self.inspector = Inspector(settings, S3Store(settings.s3))
         self.worker = StreamWorker(
             self.inspector, lambda: KafkaSession(settings, rank=_rank, exactly_once=exactly_once)
@@ -45,6 +44,10 @@ class Inspection:
         reason = self.worker.trouble()
         if reason:
             raise ServingError(reason)
+
+    def record_autoscaling_stats(self) -> dict[str, float]:
+        """What `pipeline.autoscaling.LagPolicy` decides by."""
+        return {"lag": self.worker.lag, "images_per_s": self.worker.images_per_s}
 
     def __del__(self) -> None:
         if hasattr(self, "worker"):  # or the constructor failed before there was anything to stop
@@ -62,7 +65,8 @@ def _with_threads(settings: Settings) -> Settings:
     """The node's cores shared out among the replicas, where settings don't say; Ray would give each one thread."""
     if settings.engine.threads is not None:
         return settings
-    threads = max(1, (os.cpu_count() or 1) // settings.serving.replicas)
+    most = settings.serving.max_replicas or settings.serving.replicas
+    threads = max(1, (os.cpu_count() or 1) // most)
     return settings.model_copy(update={"engine": settings.engine.model_copy(update={"threads": threads})})
 
 
@@ -79,43 +83,68 @@ def build(args: dict[str, Any]) -> Any:
     """For Serve's declarative config: ``import_path: pipeline.serving:build``.
 
     Args:
-        args: ``settings`` (plain values without secrets) and ``exactly_once``.
+        args: ``settings`` (plain values without secrets), ``exactly_once``, and ``generation``, which does nothing
+            but differ: another one has Serve replace the replicas, one at a time.
     """
     deployment: Any = serve.deployment(serve.ingress(_app)(Inspection), name=DEPLOYMENT)
     return deployment.bind(args["settings"], args["exactly_once"])
 
 
-def serve_config(settings: Settings, *, exactly_once: bool, metrics_folder: str) -> dict[str, Any]:
+def serve_config(
+    settings: Settings, *, exactly_once: bool, metrics_folder: str, generation: str = ""
+) -> dict[str, Any]:
     """The whole Serve instance as one declarative config: sending it again changes only what differs.
 
     Args:
         metrics_folder: where the replicas of a node keep their counters for each other; each node makes its own.
+        generation: see :func:`build`.
     """
+    serving = settings.serving
+    inspection = {
+        "name": DEPLOYMENT,
+        "max_ongoing_requests": 16,
+        "health_check_period_s": 5,
+        "health_check_timeout_s": 15,
+        "graceful_shutdown_timeout_s": 35,
+        "ray_actor_options": {
+            "num_cpus": serving.cpus_per_replica,
+            "num_gpus": serving.gpus_per_replica,
+            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics_folder}},
+        },
+        **_replicas(settings),
+    }
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": settings.serving.host, "port": settings.serving.port},
+        "http_options": {"host": serving.host, "port": serving.port},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
                 "name": APPLICATION,
                 "route_prefix": "/",
                 "import_path": "pipeline.serving:build",
-                "args": {"settings": settings.public(), "exactly_once": exactly_once},
-                "deployments": [
-                    {
-                        "name": DEPLOYMENT,
-                        "num_replicas": settings.serving.replicas,
-                        "max_ongoing_requests": 16,
-                        "health_check_period_s": 5,
-                        "health_check_timeout_s": 15,
-                        "graceful_shutdown_timeout_s": 35,
-                        "ray_actor_options": {
-                            "num_cpus": settings.serving.cpus_per_replica,
-                            "num_gpus": settings.serving.gpus_per_replica,
-                            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics_folder}},
-                        },
-                    }
-                ],
+                "args": {"settings": settings.public(), "exactly_once": exactly_once, "generation": generation},
+                "deployments": [inspection],
             }
         ],
     }
+
+
+def _replicas(settings: Settings) -> dict[str, Any]:
+    """How many: a fixed number, or scaled on lag."""
+    serving = settings.serving
+    options: dict[str, Any] = {}
+    if serving.max_replicas_per_node is not None:
+        options["max_replicas_per_node"] = serving.max_replicas_per_node
+    if serving.max_replicas is None:
+        return {**options, "num_replicas": serving.replicas}
+    scaling = {
+        "min_replicas": serving.replicas,
+        "max_replicas": serving.max_replicas,
+        "upscale_delay_s": serving.upscale_delay_s,
+        "downscale_delay_s": serving.downscale_delay_s,
+        "policy": {
+            "policy_function": "pipeline.autoscaling:LagPolicy",
+            "policy_kwargs": {"drain_s": serving.drain_s, "partitions": settings.topics.partitions},
+        },
+    }
+    return {**options, "num_replicas": "auto", "autoscaling_config": scaling}

@@ -12,6 +12,7 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 from model import FitOptions
 from model.options import MOST_SCORE_SHIFT
 from pipeline.errors import SettingsError
+from pipeline.logs import LogFormat
 from pipeline.names import ProductName
 
 SECRETS = (("s3", "access_key"), ("s3", "secret_key"), ("kafka", "username"), ("kafka", "password"))
@@ -139,7 +140,17 @@ class Engine(Section):
 class Serving(Section):
     host: str = Field("127.0.0.1", description="Address of the REST endpoint")
     port: int = Field(8800, ge=0, le=65535, description="Port of the REST endpoint; 0 picks a free one")
-    replicas: int = Field(1, ge=1, description="Members of the consumer group")
+    replicas: int = Field(1, ge=1, description="Members of the consumer group; with max_replicas the fewest of them")
+    max_replicas: int | None = Field(
+        None, ge=1, description="Scale on consumer lag up to this many, and to the number of partitions; none: don't"
+    )
+    drain_s: float = Field(30.0, gt=0, description="Scaling: a lag shall be worked off within this time")
+    upscale_delay_s: float = Field(3.0, ge=0, description="Scaling: more replicas must be wanted for so long")
+    downscale_delay_s: float = Field(60.0, ge=0, description="Scaling: fewer replicas must be wanted for so long")
+    max_replicas_per_node: int | None = Field(
+        None, ge=1, le=100, description="Spread replicas: no node gets more than this many"
+    )
+    log_format: LogFormat = Field("text", description="Replicas' log lines: text, or JSON with camera, product, event")
     cpus_per_replica: float = Field(1.0, ge=0, description="CPUs that Ray reserves for a replica")
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs, fractions allowed, that Ray reserves for a replica")
     ray_address: str | None = Field(None, description="A running Ray cluster; default: a private one on this machine")
@@ -217,6 +228,12 @@ class Settings(BaseSettings):
                 f"limits.inline_bytes must stay {HEADERS_BYTES} bytes under topics.max_message_bytes: "
                 "larger pictures travel through S3"
             )
+        most = self.serving.max_replicas
+        if most is not None and not self.serving.replicas <= most <= self.topics.partitions:
+            raise ValueError(
+                f"serving.max_replicas is {most}: it lies between serving.replicas ({self.serving.replicas}) and "
+                f"topics.partitions ({self.topics.partitions}), for a replica without a partition is idle"
+            )
         return self
 
     @classmethod
@@ -273,6 +290,19 @@ class Settings(BaseSettings):
             for name, product in self.products.items()
         }
         return self.model_copy(update={"fit": self.fit.model_copy(update=chosen), "products": products})
+
+    def with_serving(self, chosen: dict[str, Any]) -> "Settings":
+        """A copy in which ``chosen`` serving options hold, whatever file and environment say.
+
+        Raises:
+            SettingsError: they don't fit the other settings.
+        """
+        values = self.public()
+        values["serving"] |= chosen
+        try:
+            return Settings.received(values)
+        except ValidationError as error:
+            raise SettingsError(f"{', '.join(chosen)}: {error.errors()[0]['msg']}") from None
 
     def fit_options(self, product: str) -> FitOptions:
         """The fit options of one product: the common ones with its own on top.

@@ -16,6 +16,7 @@ from datetime import UTC, datetime
 
 from pipeline import metrics
 from pipeline.broker import Record, StreamSession
+from pipeline.contracts import event_id
 from pipeline.errors import BrokerError, CommitLost, PoisonPill
 from pipeline.inspector import Inspector
 from pipeline.patience import Patience, Stopped, backoff
@@ -27,6 +28,7 @@ BUSY_POLL_S = 0.01
 MOST_FAULTS = 5
 MOST_UNSCORED = 2  # one batch is scored, the next is ready
 MOST_UNFINISHED = 4
+RATE_S = 10.0
 
 
 class StreamWorker:
@@ -40,6 +42,7 @@ class StreamWorker:
         self._last_beat = time.monotonic()
         self._faults = 0  # in a row, without a commit between them
         self._lag: dict[int, int] = {}
+        self._committed: deque[tuple[float, int]] = deque()  # when and how many images, of the last RATE_S
         self._thread: threading.Thread | None = None
 
     # Life
@@ -76,6 +79,12 @@ class StreamWorker:
     def lag(self) -> int:
         """Messages behind the committed offsets of all partitions that this worker owns."""
         return sum(self._lag.values())
+
+    @property
+    def images_per_s(self) -> float:
+        """Images committed per second, of the last ten."""
+        since = time.monotonic() - RATE_S
+        return sum(images for at, images in list(self._committed) if at > since) / RATE_S
 
     def run(self) -> None:
         """Until :meth:`stop`: join the group and consume; when the session breaks, join again."""
@@ -194,6 +203,9 @@ class StreamWorker:
         with metrics.stage_seconds.labels("commit").time():
             session.commit([message for work in ours for message in work.messages], [work.record for work in ours])
         metrics.transaction_images.observe(len(ours))
+        self._committed.append((time.monotonic(), len(ours)))
+        while self._committed[0][0] < time.monotonic() - RATE_S:
+            self._committed.popleft()
         self._faults = 0
         self._tell_lag(session.lag())
         for work in ours:
@@ -203,13 +215,18 @@ class StreamWorker:
 
     def _account(self, work: Work) -> None:
         envelope = work.captured.envelope if work.captured else None
-        told = {"image": envelope.id, "camera": envelope.source, "product": envelope.subject} if envelope else {}
-        place = {"partition": work.record.partition, "offset": work.record.offset}
+        told: dict[str, object] = {"partition": work.record.partition, "offset": work.record.offset}
+        if envelope:
+            told |= {"image": envelope.id, "camera": envelope.source, "product": envelope.subject}
+            told |= {"traceparent": envelope.traceparent} if envelope.traceparent else {}
         if work.error:
             metrics.deadletters.labels(work.error.error_class).inc()
-            log.warning("dead letter: %s: %s", work.error.error_class, work.error, extra={**told, **place})
+            log.warning("dead letter: %s: %s", work.error.error_class, work.error, extra=told)
         elif envelope and work.scored:
-            metrics.images.labels(envelope.subject, work.scored.verdict).inc()
+            verdict = work.scored.verdict
+            metrics.images.labels(envelope.subject, verdict).inc()
+            told |= {"event": event_id(envelope.id, work.version), "version": work.version, "verdict": verdict}
+            log.log(logging.DEBUG if verdict == "OK" else logging.INFO, "%s: %s", envelope.id, verdict, extra=told)
             age = datetime.now(UTC) - envelope.time
             metrics.latency_seconds.labels(envelope.subject).observe(max(0.0, age.total_seconds()))
 

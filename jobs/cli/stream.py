@@ -1,6 +1,7 @@
 """`linewatch serve`, `replay`, `events` and `deadletters`: the stream, from both ends."""
 
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,16 @@ if TYPE_CHECKING:
 
 @click.command()
 @click.option("--replicas", type=click.IntRange(min=1), help="Members of the consumer group.  [default: from settings]")
+@click.option("--max-replicas", type=click.IntRange(min=1), help="Scale on consumer lag up to this many.")
+@click.option(
+    "--roll", is_flag=True, help="Replace the replicas on the cluster one at a time: new code or weights without a gap."
+)
 @click.option("--down", is_flag=True, help="Take the replicas off the cluster of serving.ray_address.")
 @click.option("--port", type=click.IntRange(0, 65535), help="Port of the REST endpoint.  [default: from settings]")
 @click.pass_obj
-def serve(config: Path | None, replicas: int | None, down: bool, port: int | None) -> None:
+def serve(
+    config: Path | None, replicas: int | None, max_replicas: int | None, roll: bool, down: bool, port: int | None
+) -> None:
     """Start the inspection replicas on Ray Serve, and keep them until Ctrl-C.
 
     With serving.ray_address the replicas go to that cluster and stay there when this command has ended; --down takes
@@ -28,6 +35,7 @@ def serve(config: Path | None, replicas: int | None, down: bool, port: int | Non
 
     \b
     Example:  linewatch serve --replicas 2
+              linewatch serve --replicas 1 --max-replicas 4
     """
     from jobs.connect import load_settings, open_store
     from jobs.deploy import delivery, deploy, rest_address, shut_down, withdraw
@@ -35,14 +43,14 @@ def serve(config: Path | None, replicas: int | None, down: bool, port: int | Non
     from jobs.ray_session import ray_session
 
     settings = load_settings(config)
-    chosen = {name: value for name, value in (("replicas", replicas), ("port", port)) if value is not None}
-    settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=chosen)})
+    chosen = {"replicas": replicas, "max_replicas": max_replicas, "port": port}
+    settings = settings.with_serving({name: value for name, value in chosen.items() if value is not None})
     screen = Screen()
+    if (down or roll) and not settings.serving.ray_address:
+        raise click.ClickException(
+            "--down and --roll are for a cluster that serving.ray_address names; Ctrl-C ends a private one"
+        )
     if down:
-        if not settings.serving.ray_address:
-            raise click.ClickException(
-                "--down is for a cluster that serving.ray_address names; Ctrl-C ends a private one"
-            )
         with ray_session(settings):
             withdraw()
         return
@@ -51,7 +59,8 @@ def serve(config: Path | None, replicas: int | None, down: bool, port: int | Non
     screen.say(f"delivery: {broker.describe()}")
     with ray_session(settings) as session:
         with screen.step("Deploying replicas") as step:
-            deploy(settings, session, exactly_once=broker.aborts_hidden, say=step.say)
+            generation = datetime.now(UTC).isoformat() if roll else ""
+            deploy(settings, session, exactly_once=broker.aborts_hidden, generation=generation, say=step.say)
         screen.say(f"REST at {rest_address(session)}, Ray's dashboard at {session.dashboard}")
         if not session.private:
             screen.say("the replicas stay on the cluster; 'linewatch serve --down' takes them off it")
