@@ -2,9 +2,10 @@
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
 
 from pipeline import claims
 from pipeline.broker import Record
@@ -22,7 +23,7 @@ class Follower:
         self._settings = settings
         with broker_answers(settings):
             self._consumer = make_consumer(settings)
-            partitions = [tp for topic in topics for tp in self._partitions(topic)]
+            partitions = [tp for topic in topics for tp in assignable(self._consumer, settings, topic)]
             self._consumer.assign(partitions)
             if from_beginning:
                 self._consumer.seek_to_beginning(*partitions)
@@ -34,12 +35,7 @@ class Follower:
     def poll(self, timeout_s: float = 0.2) -> list[Record]:
         """What has come, in order per partition."""
         with broker_answers(self._settings):
-            fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
-        return [
-            Record(tp.topic, tp.partition, m.offset, m.key, m.value, tuple(m.headers or ()), timestamp_ms=m.timestamp)
-            for tp, messages in fetched.items()
-            for m in messages
-        ]
+            return records_of(self._consumer.poll(timeout_ms=int(timeout_s * 1000)))
 
     def rest(self, quiet_s: float = 1.0) -> list[Record]:
         """Everything that is there now: reads until nothing more has come for ``quiet_s``.
@@ -68,16 +64,29 @@ class Follower:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _partitions(self, topic: str) -> list[TopicPartition]:
-        deadline = time.monotonic() + 10
-        while time.monotonic() < deadline:
-            numbers = self._consumer.partitions_for_topic(topic)
-            if numbers:
-                return [TopicPartition(topic, number) for number in sorted(numbers)]
-            time.sleep(0.2)
-        raise BrokerUnavailable(
-            f"no topic {topic!r} on {self._settings.kafka.bootstrap_servers}: 'linewatch setup' makes it"
-        )
+
+def assignable(consumer: KafkaConsumer, settings: Settings, topic: str) -> list[TopicPartition]:
+    """The partitions of a topic, waiting a little for one that was made just now.
+
+    Raises:
+        BrokerUnavailable: there is no such topic.
+    """
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        numbers = consumer.partitions_for_topic(topic)
+        if numbers:
+            return [TopicPartition(topic, number) for number in sorted(numbers)]
+        time.sleep(0.2)
+    raise BrokerUnavailable(f"no topic {topic!r} on {settings.kafka.bootstrap_servers}: 'linewatch setup' makes it")
+
+
+def records_of(fetched: Mapping[TopicPartition, Sequence[Any]]) -> list[Record]:
+    """What a poll of a consumer without a group has brought, in order per partition."""
+    return [
+        Record(tp.topic, tp.partition, m.offset, m.key, m.value, tuple(m.headers or ()), timestamp_ms=m.timestamp)
+        for tp, messages in fetched.items()
+        for m in messages
+    ]
 
 
 def event_of(record: Record) -> InspectionEvent:

@@ -40,9 +40,15 @@ class Screen:
         self.console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
-    def step(self, title: str) -> Iterator[Step]:
+    def step(self, title: str, *, time_left: bool = False) -> Iterator[Step]:
         begun = time.monotonic()
-        columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(24), MofNCompleteColumn())
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}", markup=False),
+            BarColumn(24),
+            MofNCompleteColumn(),
+            *([TimeRemainingColumn()] if time_left else []),
+        )
         with Progress(*columns, console=self.console, transient=True) as progress:
             yield Step(progress, title)
         self._done(title, begun)

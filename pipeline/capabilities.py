@@ -27,6 +27,11 @@ class Capabilities:
     def delivery(self) -> str:
         return "exactly_once" if self.aborts_hidden else "at_least_once"
 
+    @property
+    def exact(self) -> bool:
+        """Whether a reader of committed messages may count on the offsets that the broker tells."""
+        return self.aborts_hidden and self.end_offsets_exact
+
     def describe(self) -> str:
         if self.aborts_hidden:
             return "exactly once (the broker hides aborted transactions)"

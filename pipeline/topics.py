@@ -1,5 +1,7 @@
 """The topics: created once, with the partitions and sizes that settings ask for."""
 
+from collections.abc import Container
+
 from kafka.admin import NewTopic
 from kafka.errors import TopicAlreadyExistsError
 
@@ -29,15 +31,16 @@ def topic_specs(settings: Settings) -> list[NewTopic]:
     ]
 
 
-def ensure_topics(settings: Settings) -> list[str]:
-    """Create the topics that are missing; returns their names. Existing topics are left as they are.
+def ensure_topics(settings: Settings, only: Container[str] | None = None) -> list[str]:
+    """Create the topics (or ``only`` some of them) that are missing; returns their names. Others are left as they are.
 
     Raises:
         BrokerUnavailable: no broker answers.
     """
     with admin_client(settings) as admin:
         existing = set(admin.list_topics())
-        missing = [spec for spec in topic_specs(settings) if spec.name not in existing]
+        wanted = [spec for spec in topic_specs(settings) if only is None or spec.name in only]
+        missing = [spec for spec in wanted if spec.name not in existing]
         if missing:
             try:
                 admin.create_topics(missing)

@@ -14,8 +14,10 @@ from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.demo import demo, doctor
 from jobs.cli.local import local
 from jobs.cli.models import fit, models, schedule
+from jobs.cli.replay import replay
+from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup
-from jobs.cli.stream import deadletters, events, replay, serve
+from jobs.cli.stream import deadletters, events, serve
 from jobs.cli.weights import weights
 
 ORDER = (
@@ -24,7 +26,7 @@ ORDER = (
         "Images and models",
         ("ingest", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
-    ("The stream", ("serve", "replay", "events", "deadletters")),
+    ("The stream", ("serve", "replay", "events", "deadletters", "rescore")),
     ("For developers", ("bench", "schemas")),
 )
 
@@ -92,6 +94,6 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 for command in (
     ablate, bench, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay,
-    schedule, schemas, score, serve, setup, weights,
+    rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

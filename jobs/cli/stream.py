@@ -1,4 +1,4 @@
-"""`linewatch serve`, `replay`, `events` and `deadletters`: the stream, from both ends."""
+"""`linewatch serve`, `events` and `deadletters`: the stream, from where it begins and where it ends."""
 
 import threading
 from datetime import UTC, datetime
@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-
-from jobs.cli.data import product_option
 
 if TYPE_CHECKING:
     from pipeline.contracts import InspectionEvent
@@ -72,46 +70,6 @@ def serve(
             screen.say("finishing the batches in hand")
         finally:
             shut_down()
-
-
-@click.command()
-@click.argument("folder", type=click.Path(path_type=Path))
-@product_option
-@click.option(
-    "--camera", default="/demo/cam1", show_default=True, metavar="C", help="ISA-95 path or name of the camera."
-)
-@click.option(
-    "--fps", default=5.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Images a second."
-)
-@click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
-@click.pass_obj
-def replay(config: Path | None, folder: Path, product: str, camera: str, fps: float, loop: bool) -> None:
-    """Play the images of FOLDER as a camera that looks at product P.
-
-    \b
-    Example:  linewatch replay photos/today --product bottle --camera /plant1/line3/cam1 --fps 10
-    """
-    from jobs.connect import load_settings, open_store
-    from jobs.datasets import discover
-    from jobs.progress import Screen
-    from jobs.replay import Shot
-    from jobs.replay import replay as play
-
-    settings = load_settings(config)
-    files = [file.path for file in discover(folder)]
-    store, screen, stop, count = open_store(settings), Screen(), threading.Event(), 0
-    with screen.step(f"{camera} sees {product}") as step:
-
-        def on_shot(_: Shot) -> None:
-            nonlocal count
-            count += 1
-            step.advance(count, 0 if loop else len(files))
-
-        try:
-            play(settings, store, files, product=product, camera=camera, fps=fps, loop=loop, stop=stop, on_shot=on_shot)
-        except KeyboardInterrupt:
-            stop.set()
-    screen.say(f"{count} images sent to {settings.topics.images}")
 
 
 @click.command()
