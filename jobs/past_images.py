@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 from jobs.comparison import Judgement, Place
 from model import Frame, Scored
 from pipeline.broker import Outgoing, Record
-from pipeline.errors import DeadLetter, StoreUnavailable
+from pipeline.errors import DeadLetter, InspectionFailed, StoreUnavailable
 from pipeline.inspector import Inspector
 from pipeline.intake import Captured, captured
 from pipeline.output import Inspected, output_messages
@@ -48,7 +48,7 @@ class Work:
 
 
 def inspect(works: Sequence[Work], inspector: Inspector, key: str, pool: ThreadPoolExecutor) -> None:
-    """The way of an image as in :mod:`pipeline.worker`, with a version that is given."""
+    """The way of an image as in :mod:`pipeline.stages`, with a version that is given."""
 
     def read(work: Work) -> None:
         work.captured = captured(work.record, inspector.store, inspector.settings.limits)
@@ -91,7 +91,7 @@ def _guarded(step: Callable[[Work], None], work: Work) -> None:
         work.refuse(error.error_class, str(error))
     except Exception as error:
         log.info("the image at %s@%s", *place(work.record), exc_info=True)  # --debug shows it; the report counts it
-        work.refuse("InspectionFailed", f"{type(error).__name__}: {error}")
+        work.refuse(InspectionFailed.__name__, f"{type(error).__name__}: {error}")
 
 
 def place(record: Record) -> Place:

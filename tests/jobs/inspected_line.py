@@ -73,7 +73,7 @@ def inspected_line(plant: Plant, bundle: ModelBundle, eventually: Callable[..., 
     with closing(make_producer(settings)) as producer:
         for one in images:
             producer.send(settings.topics.images, one.value, one.key, list(one.headers)).get(timeout=15)
-    session = partial(KafkaSession, settings, rank=0, exactly_once=broker.aborts_hidden)
+    session = partial(KafkaSession, settings, rank=lambda: 0, exactly_once=broker.aborts_hidden)
     worker = StreamWorker(Inspector(settings, store), session)
     worker.start()
     try:
