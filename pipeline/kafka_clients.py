@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import KafkaError
+from kafka.errors import InvalidReplicationFactorError, KafkaError
 
 from pipeline.errors import BrokerUnavailable, SettingsError
 from pipeline.settings import Kafka, Settings
@@ -89,6 +89,11 @@ def broker_answers(settings: Settings) -> Iterator[None]:
     """Turns kafka-python's errors into one line that names the broker."""
     try:
         yield
+    except InvalidReplicationFactorError as error:
+        raise BrokerUnavailable(
+            f"Kafka at {settings.kafka.bootstrap_servers} has fewer brokers up than topics.replication_factor asks for "
+            f"({settings.topics.replication_factor}): start the others, or lower it"
+        ) from error
     except (KafkaError, OSError) as error:
         where = settings.kafka.bootstrap_servers
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__

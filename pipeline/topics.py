@@ -25,8 +25,9 @@ def topic_specs(settings: Settings) -> list[NewTopic]:
         topics.releases: (1, {"cleanup.policy": "compact"}),
         topics.deadletters: (1, letters),
     }
+    copies = {"min.insync.replicas": str(topics.min_insync_replicas)}
     return [
-        NewTopic(name, partitions, topics.replication_factor, topic_configs=config)
+        NewTopic(name, partitions, topics.replication_factor, topic_configs={**config, **copies})
         for name, (partitions, config) in configs.items()
     ]
 

@@ -30,10 +30,17 @@ class Candidate:
     find: Callable[[Say], Found | Missing]
 
 
-def choose_kafka(wanted: KafkaKind, kept: str | None, say: Say) -> Chosen:
+def choose_kafka(wanted: KafkaKind, kept: str | None, say: Say, brokers: int = 1) -> Chosen:
     """`kept` is the kind that this data folder's messages are in, if any."""
-    candidates = [Candidate(ApacheKafka, _apache_with_jars), Candidate(Tansu, lambda _: find_tansu())]
+    candidates = [Candidate(ApacheKafka, _apache_with_jars), Candidate(Tansu, lambda _: find_tansu(brokers))]
     return _choose("kafka", candidates, wanted, kept, say)
+
+
+def choose_brokers(wanted: int | None, kept: int | None) -> int:
+    """`kept` is the number of brokers that this data folder's messages are in, if any."""
+    if wanted not in (None, 1, 3):
+        raise CannotRun(f"{wanted} brokers cannot be started: choose 1, or 3 for a cluster that outlives one of them.")
+    return wanted or kept or 1
 
 
 def choose_s3(wanted: S3Kind, kept: str | None, say: Say) -> Chosen:

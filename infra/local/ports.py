@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from infra.local.errors import CannotRun
 
@@ -32,8 +32,8 @@ def all_free(ports: Iterable[int], twin_offset: int = 0) -> bool:
     return all(is_free(port) and (not twin_offset or is_free(port + twin_offset)) for port in ports)
 
 
-def draw_ports(names: Sequence[str], *, twin_offset: int = 0) -> dict[str, int]:
-    """One free port for each name; with `twin_offset`, `port + twin_offset` is free too.
+def draw_ports(names: Sequence[str], *, twin_offset: int = 0, taken: Collection[int] = ()) -> dict[str, int]:
+    """One free port for each name, none of `taken`; with `twin_offset`, `port + twin_offset` is free too.
 
     Drawn at random and not counted upwards: two folders that start together should not pick the same ones.
     """
@@ -42,7 +42,7 @@ def draw_ports(names: Sequence[str], *, twin_offset: int = 0) -> dict[str, int]:
         if len(drawn) == len(names):
             break
         port = random.randint(FIRST_PORT, LAST_PORT)
-        if port not in drawn.values() and all_free([port], twin_offset):
+        if port not in taken and port not in drawn.values() and all_free([port], twin_offset):
             drawn[names[len(drawn)]] = port
     if len(drawn) < len(names):
         raise CannotRun(f"No free ports between {FIRST_PORT} and {LAST_PORT} on {LOOPBACK}: end what listens there.")

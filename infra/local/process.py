@@ -92,6 +92,7 @@ class Process:
     grace_s: float
     keeper: subprocess.Popen[bytes] | None = None
     lifeline: int | None = None
+    end_by: float | None = None
 
     @classmethod
     def spawn(
@@ -150,9 +151,15 @@ class Process:
         self.identity.wait_gone(KILL_WAIT_S)
         self._let_keeper_go()
 
+    def ask_to_end(self) -> None:
+        """SIGTERM. The grace period begins; `stop()` must follow."""
+        if self.end_by is None and self.identity.send(signal.SIGTERM):
+            self.end_by = time.monotonic() + self.grace_s
+
     def stop(self) -> None:
         """SIGTERM, then SIGKILL to the whole group for what did not listen within the grace period."""
-        if self.identity.send(signal.SIGTERM) and not self.identity.wait_gone(self.grace_s):
+        self.ask_to_end()
+        if self.end_by is not None and not self.identity.wait_gone(self.end_by - time.monotonic()):
             self.identity.send(signal.SIGKILL, group=True)
             self.identity.wait_gone(KILL_WAIT_S)
         self._let_keeper_go()

@@ -12,6 +12,7 @@ from infra.local.credentials import Credentials
 from infra.local.ports import LOOPBACK
 
 Say = Callable[[str], None]
+Ports = dict[str, int]
 Role = Literal["kafka", "s3"]
 
 
@@ -36,16 +37,18 @@ class Missing:
 class Program(ABC):
     """One server with one data folder and fixed ports: everything that must be known to run it.
 
-    `ports` has a number for each of `port_names`; "main" is the one that clients use.
+    `cluster` has the ports of each server that works together with this one as one cluster, its own included, and
+    `number` says which of them it is, from 1. Each has a port for each of `port_names`; clients use "main".
     """
 
     binary: str
     version: str
     why: str
     folder: Path
-    ports: dict[str, int]
+    cluster: tuple[Ports, ...]
     credentials: Credentials
     s3_endpoint: str = ""
+    number: int = 1
 
     kind: ClassVar[str]
     role: ClassVar[Role]
@@ -59,6 +62,15 @@ class Program(ABC):
     @property
     def name(self) -> str:
         return f"{self.package} {self.version}"
+
+    @property
+    def ports(self) -> Ports:
+        return self.cluster[self.number - 1]
+
+    @property
+    def majority(self) -> int:
+        """The least that must run for the cluster to work, and that must hold a message before it counts as there."""
+        return len(self.cluster) // 2 + 1
 
     @property
     def endpoint(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import secrets
 import socket
@@ -83,29 +84,40 @@ def probe_s3(endpoint: str, credentials: Credentials) -> None:
         raise ValueError("an object came back other than it was put")
 
 
-def probe_kafka(bootstrap_servers: str) -> None:
-    """A fresh message produced to a topic of one partition and consumed from there; the topic stays, and tiny."""
+def probe_kafka(endpoint: str, *, node: int = 1, brokers: int = 1) -> None:
+    """A fresh message produced to a topic of one partition and consumed from there; the topic stays, and tiny.
+
+    Besides, the broker (`node` of `brokers`) must be in sync with every partition that it has a copy of: as long as one
+    is behind, another broker's end could stop it.
+    """
     from kafka import KafkaConsumer, KafkaProducer, TopicPartition
     from kafka.admin import KafkaAdminClient, NewTopic
     from kafka.errors import TopicAlreadyExistsError
 
-    _connect(bootstrap_servers)
-    common: dict[str, Any] = {"bootstrap_servers": bootstrap_servers, "request_timeout_ms": int(ATTEMPT_S * 1000)}
+    _connect(endpoint)
+    common: dict[str, Any] = {"bootstrap_servers": endpoint, "request_timeout_ms": int(ATTEMPT_S * 1000)}
     admin = KafkaAdminClient(**common)
     try:
-        topic = NewTopic(READY_TOPIC, 1, 1, topic_configs={"retention.ms": "3600000"})
-        admin.create_topics([topic], timeout_ms=int(ATTEMPT_S * 1000))
-    except TopicAlreadyExistsError:
-        pass
+        topic = NewTopic(READY_TOPIC, 1, brokers, topic_configs={"retention.ms": "3600000"})
+        with contextlib.suppress(TopicAlreadyExistsError):
+            admin.create_topics([topic], timeout_ms=int(ATTEMPT_S * 1000))
+        behind = [
+            f"{topic['name']}-{partition['partition_index']}"
+            for topic in admin.describe_topics()
+            for partition in topic["partitions"]
+            if node in partition["replica_nodes"] and node not in partition["isr_nodes"]
+        ]
     finally:
         admin.close()
+    if behind:
+        raise ValueError(f"broker {node} still copies {len(behind)} partitions, {behind[0]} for one")
     value = secrets.token_bytes(16)
     producer = KafkaProducer(**common, enable_idempotence=False, acks="all", max_block_ms=int(ATTEMPT_S * 1000))
     try:
         written = producer.send(READY_TOPIC, value=value).get(timeout=ATTEMPT_S)
     finally:
         producer.close(timeout=1)
-    consumer = KafkaConsumer(bootstrap_servers=bootstrap_servers, group_id=None, enable_auto_commit=False)
+    consumer = KafkaConsumer(bootstrap_servers=endpoint, group_id=None, enable_auto_commit=False)
     try:
         partition = TopicPartition(READY_TOPIC, written.partition)
         consumer.assign([partition])

@@ -1,4 +1,4 @@
-"""One of the two servers, as its user sees it: start, stop, kill, restart, on the same port and data."""
+"""One of the servers, as its user sees it: start, stop, kill, restart, on the same port and data."""
 
 from __future__ import annotations
 
@@ -105,6 +105,11 @@ class Server:
         """A detached server may outlive its starter from here on; until here a crash takes it along."""
         if self._detach and self._process is not None:
             self._process.release()
+
+    def ask_to_end(self) -> None:
+        """Several that are asked first and stopped then end side by side."""
+        if self._process is not None:
+            self._process.ask_to_end()
 
     def stop(self) -> None:
         """Politely, then with force; does nothing where it doesn't run."""

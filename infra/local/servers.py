@@ -1,19 +1,20 @@
-"""A Kafka broker and an S3 store for one data folder: started, found again, and stopped together."""
+"""Kafka brokers and an S3 store for one data folder: started, found again, and stopped together."""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 
-from infra.local.choice import Chosen, KafkaKind, S3Kind, choose_kafka, choose_s3, program_of
+from infra.local.choice import KafkaKind, S3Kind, choose_brokers, choose_kafka, choose_s3
 from infra.local.credentials import Credentials, load_credentials, load_or_draw_credentials
 from infra.local.errors import AlreadyRunning, FolderUnusable
-from infra.local.ports import all_free, draw_ports
+from infra.local.layout import lay_out, log_of, recorded_programs
 from infra.local.process import Identity, Process
-from infra.local.program import Program, Role, Say
+from infra.local.program import Program, Say
 from infra.local.server import Server
 from infra.local.state import OURS, RECORD, Record, State, locked, prepare_data_dir, read_state, write_state
 
@@ -33,16 +34,23 @@ class LocalServers:
     """
 
     def __init__(
-        self, data_dir: Path, kafka: Server, s3: Server, credentials: Credentials, owner: Identity | None, owned: bool
+        self,
+        data_dir: Path,
+        brokers: Sequence[Server],
+        s3: Server,
+        credentials: Credentials,
+        owner: Identity | None,
+        owned: bool,
     ) -> None:
         self.data_dir = data_dir
-        self.kafka = kafka
+        self.brokers = list(brokers)
         self.s3 = s3
         self.access_key = credentials.access_key
         self.secret_key = credentials.secret_key
         self._owner = owner
         self._owned = owned
-        kafka._changed = s3._changed = self._write_state
+        for server in self.members:
+            server._changed = self._write_state
 
     @classmethod
     def start(
@@ -51,10 +59,13 @@ class LocalServers:
         *,
         kafka: KafkaKind = "auto",
         s3: S3Kind = "auto",
+        brokers: int | None = None,
         detach: bool = False,
         say: Say = silently,
     ) -> LocalServers:
-        """Start both and return once they do their work; on the ports and the data of the last time, if any.
+        """Start all and return once they do their work; on the ports and the data of the last time, if any.
+
+        `brokers` is 1 or 3; None: as many as the folder's messages are in, 1 in a new folder.
 
         Raises AlreadyRunning where they run already, CannotRun for a server that this machine can't run, NotReady
         with the end of its log for one that doesn't come up (nothing is left running then).
@@ -68,15 +79,22 @@ class LocalServers:
                 _end_leftovers(data_dir, before, say)
             credentials = load_or_draw_credentials(data_dir)
             chosen_s3 = choose_s3(s3, before.s3.kind if before else None, say)
-            chosen_kafka = choose_kafka(kafka, before.kafka.kind if before else None, say)
-            s3_program = _program(data_dir, chosen_s3, before.s3 if before else None, credentials, "", say)
-            kafka_program = _program(
-                data_dir, chosen_kafka, before.kafka if before else None, credentials, s3_program.endpoint, say
+            count = choose_brokers(brokers, len(before.kafka) if before else None)
+            chosen_kafka = choose_kafka(kafka, before.kafka[0].kind if before else None, say, count)
+            [store] = lay_out(data_dir, chosen_s3, [before.s3] if before else [], credentials, say)
+            cluster = lay_out(
+                data_dir,
+                chosen_kafka,
+                before.kafka if before else [],
+                credentials,
+                say,
+                count=count,
+                s3_endpoint=store.endpoint,
             )
             servers = cls(
                 data_dir,
-                Server(kafka_program, log=_log(data_dir, kafka_program), detach=detach, say=say),
-                Server(s3_program, log=_log(data_dir, s3_program), detach=detach, say=say),
+                [Server(broker, log=log_of(data_dir, broker), detach=detach, say=say) for broker in cluster],
+                Server(store, log=log_of(data_dir, store), detach=detach, say=say),
                 credentials,
                 owner=None if detach else Identity.of(os.getpid()),
                 owned=not detach,
@@ -86,9 +104,12 @@ class LocalServers:
 
     @classmethod
     def attach(cls, data_dir: Path) -> LocalServers | None:
-        """The servers that run in this data folder, whoever started them; None unless both of them run."""
+        """The servers that run in this data folder, whoever started them; None where they cannot do their work.
+
+        Of three brokers two are enough.
+        """
         found = cls._recorded(data_dir)
-        return found if found and found.kafka.alive and found.s3.alive else None
+        return found if found and found.working else None
 
     @classmethod
     def _recorded(cls, data_dir: Path) -> LocalServers | None:
@@ -98,13 +119,37 @@ class LocalServers:
         if state is None:
             return None
         credentials = load_credentials(data_dir)
-        s3 = _server_of(data_dir, "s3", state.s3, credentials, "", state.owner)
-        kafka = _server_of(data_dir, "kafka", state.kafka, credentials, s3.endpoint, state.owner)
-        return cls(data_dir, kafka, s3, credentials, owner=state.owner, owned=False)
+        [store] = recorded_programs(data_dir, "s3", [state.s3], credentials)
+        cluster = recorded_programs(data_dir, "kafka", state.kafka, credentials, store.endpoint)
+        brokers = [
+            _found(data_dir, program, record, state.owner) for program, record in zip(cluster, state.kafka, strict=True)
+        ]
+        s3 = _found(data_dir, store, state.s3, state.owner)
+        return cls(data_dir, brokers, s3, credentials, owner=state.owner, owned=False)
+
+    @property
+    def kafka(self) -> Server:
+        """The first broker: the only one, unless three were asked for."""
+        return self.brokers[0]
+
+    @property
+    def members(self) -> list[Server]:
+        """The brokers, then the store."""
+        return [*self.brokers, self.s3]
+
+    @property
+    def working(self) -> bool:
+        """Whether clients can work with them: the store and a majority of the brokers run."""
+        return self.s3.alive and sum(broker.alive for broker in self.brokers) >= self.kafka.program.majority
+
+    @property
+    def complete(self) -> bool:
+        return all(server.alive for server in self.members)
 
     @property
     def bootstrap_servers(self) -> str:
-        return self.kafka.endpoint
+        """Of every broker, whether it runs or not: "127.0.0.1:PORT", with commas between several."""
+        return ",".join(broker.endpoint for broker in self.brokers)
 
     @property
     def s3_endpoint(self) -> str:
@@ -115,6 +160,8 @@ class LocalServers:
         """The settings that point linewatch at these servers. Holds the secret key."""
         return {
             "LINEWATCH_KAFKA__BOOTSTRAP_SERVERS": self.bootstrap_servers,
+            "LINEWATCH_TOPICS__REPLICATION_FACTOR": str(len(self.brokers)),
+            "LINEWATCH_TOPICS__MIN_INSYNC_REPLICAS": str(self.kafka.program.majority),
             "LINEWATCH_S3__ENDPOINT": f"http://{self.s3_endpoint}",
             "LINEWATCH_S3__ACCESS_KEY": self.access_key,
             "LINEWATCH_S3__SECRET_KEY": self.secret_key,
@@ -123,8 +170,11 @@ class LocalServers:
     def describe(self) -> str:
         """One line: which servers, why these, and where."""
         return " · ".join(
-            f"{label}: {server.program.title} {server.program.version} ({server.why}) at {server.endpoint}"
-            for label, server in (("Kafka", self.kafka), ("S3", self.s3))
+            f"{label}: {server.program.title} {server.program.version} ({server.why}) at {address}"
+            for label, server, address in (
+                ("Kafka", self.kafka, self.bootstrap_servers),
+                ("S3", self.s3, self.s3_endpoint),
+            )
         )
 
     def stop(self) -> None:
@@ -135,6 +185,14 @@ class LocalServers:
             return
         with locked(self.data_dir, wait_s=STOP_WAITS_S):
             self._take_down()
+
+    def start_missing(self, say: Say = silently) -> None:
+        """Start those that ended while the others ran on, and go on running."""
+        with locked(self.data_dir):
+            for server in self.members:
+                if not server.alive:
+                    say(f"Starting {server.program.title} at {server.endpoint} again")
+                    server.start()
 
     def __enter__(self) -> LocalServers:
         return self
@@ -148,34 +206,39 @@ class LocalServers:
             say(f"Starting {self.s3.program.title} ({self.s3.why})")
             self.s3.launch()
             if self.kafka.program.kind == "apache":
-                # It needs no S3, and takes the longest: both start side by side.
+                # It needs no S3, and takes the longest: all start side by side.
                 self._launch_kafka(say)
                 self.s3.wait_ready()
             else:
                 self.s3.wait_ready()
                 self._launch_kafka(say)
-            self.kafka.wait_ready()
-            # Not before both are up: a start that is killed half way leaves nothing behind.
-            self.s3.let_go()
-            self.kafka.let_go()
+            for broker in self.brokers:
+                broker.wait_ready()
+            # Not before all are up: a start that is killed half way leaves nothing behind.
+            for server in self.members:
+                server.let_go()
         except BaseException:
             self._take_down()
             raise
 
     def _launch_kafka(self, say: Say) -> None:
-        say(f"Starting {self.kafka.program.title} ({self.kafka.why})")
-        self.kafka.launch()
+        several = f", {len(self.brokers)} brokers" if len(self.brokers) > 1 else ""
+        say(f"Starting {self.kafka.program.title}{several} ({self.kafka.why})")
+        for broker in self.brokers:
+            broker.launch()
 
     def _take_down(self) -> None:
-        # Whatever interrupts the first stop, a second Ctrl-C say, the second server is stopped all the same.
-        try:
-            self.kafka.stop()
-        finally:
-            self.s3.stop()
+        with contextlib.ExitStack() as stack:
+            # Whatever interrupts one stop, a second Ctrl-C say, the others are stopped all the same; the last is S3.
+            for server in (self.s3, *self.brokers):
+                stack.callback(server.stop)
+            for broker in self.brokers:
+                broker.ask_to_end()
 
     def _write_state(self) -> None:
         if self.data_dir.is_dir():
-            write_state(self.data_dir, State(self.kafka.record(), self.s3.record(), self._owner))
+            brokers = [broker.record() for broker in self.brokers]
+            write_state(self.data_dir, State(brokers, self.s3.record(), self._owner))
 
 
 def recorded(data_dir: Path) -> LocalServers | None:
@@ -189,7 +252,7 @@ def stop_recorded(data_dir: Path) -> bool:
         return False
     with locked(data_dir, wait_s=STOP_WAITS_S):
         found = LocalServers._recorded(data_dir)
-        if found is None or not (found.kafka.alive or found.s3.alive):
+        if found is None or not any(server.alive for server in found.members):
             return False
         found._take_down()
     return True
@@ -214,9 +277,9 @@ def delete_data(data_dir: Path) -> None:
 
 
 def _refuse_if_running(data_dir: Path, state: State) -> None:
-    both = state.kafka.alive and state.s3.alive
-    owned_elsewhere = state.owner is not None and state.owner.alive and (state.kafka.alive or state.s3.alive)
-    if both or owned_elsewhere:
+    running = [record for record in state.servers if record.alive]
+    owned_elsewhere = state.owner is not None and state.owner.alive and running
+    if running == state.servers or owned_elsewhere:
         who = f"by process {state.owner.pid}" if state.owner else "in the background"
         raise AlreadyRunning(
             f"The servers in {data_dir} run already, started {who}: use them (LocalServers.attach, "
@@ -225,63 +288,24 @@ def _refuse_if_running(data_dir: Path, state: State) -> None:
 
 
 def _end_leftovers(data_dir: Path, state: State, say: Say) -> None:
-    """One of two detached servers died: end the other, so that both start together."""
-    if state.kafka.alive or state.s3.alive:
-        survivor = state.kafka if state.kafka.alive else state.s3
-        say(f"Of the servers in {data_dir} only {survivor.kind} still runs: starting both again")
-        for record in (state.kafka, state.s3):
-            if record.process is not None:
-                Process(record.process, grace_s=10.0).stop()
+    """One of the detached servers died: end the others, so that all start together."""
+    survivors = [Process(record.process, grace_s=10.0) for record in state.servers if record.process and record.alive]
+    if survivors:
+        kinds = ", ".join(record.kind for record in state.servers if record.alive)
+        say(f"Of the {len(state.servers)} servers in {data_dir} these still run: {kinds}. Starting all again")
+        for survivor in survivors:
+            survivor.ask_to_end()
+        for survivor in survivors:
+            survivor.stop()
 
 
-def _program(
-    data_dir: Path, chosen: Chosen, before: Record | None, credentials: Credentials, s3_endpoint: str, say: Say
-) -> Program:
-    kind = chosen.program
-    ports = before.ports if before and before.kind == kind.kind and set(before.ports) == set(kind.port_names) else {}
-    if ports and not all_free(ports.values(), kind.twin_offset):
-        say(f"A port of {kind.title}'s last run is taken by another process now: drawing new ones")
-        ports = {}
-    found = chosen.found
-    return kind(
-        binary=found.binary,
-        version=found.version,
-        why=found.why,
-        folder=data_dir / kind.role / kind.kind,
-        ports=ports or draw_ports(kind.port_names, twin_offset=kind.twin_offset),
-        credentials=credentials,
-        s3_endpoint=s3_endpoint,
-    )
-
-
-def _server_of(
-    data_dir: Path, role: Role, record: Record, credentials: Credentials, s3_endpoint: str, owner: Identity | None
-) -> Server:
-    kind = program_of(role, record.kind)
-    if kind is None or not set(kind.port_names) <= set(record.ports):
-        raise FolderUnusable(
-            f"{data_dir / RECORD} names a {role} server that this version doesn't know ({record.kind!r}): "
-            "`linewatch local reset` starts afresh (this deletes the folder's data)."
-        )
-    program = kind(
-        binary=record.binary,
-        version=record.version,
-        why=record.why,
-        folder=data_dir / role / record.kind,
-        ports=record.ports,
-        credentials=credentials,
-        s3_endpoint=s3_endpoint,
-    )
+def _found(data_dir: Path, program: Program, record: Record, owner: Identity | None) -> Server:
     process = Process(record.process, program.grace_s) if record.process and record.process.alive else None
     return Server(
         program,
-        log=_log(data_dir, program),
+        log=log_of(data_dir, program),
         detach=True,
         say=silently,
         process=process,
         borrowed=owner is not None,
     )
-
-
-def _log(data_dir: Path, program: Program) -> Path:
-    return data_dir / "logs" / f"{program.package}.log"

@@ -41,11 +41,15 @@ class Record:
 
 @dataclass
 class State:
-    """`owner` is the Python process that the servers end with; None for detached ones."""
+    """`kafka` has each broker; `owner` is the Python process that the servers end with, None for detached ones."""
 
-    kafka: Record
+    kafka: list[Record]
     s3: Record
     owner: Identity | None = None
+
+    @property
+    def servers(self) -> list[Record]:
+        return [*self.kafka, self.s3]
 
 
 def prepare_data_dir(data_dir: Path) -> None:
@@ -99,7 +103,11 @@ def read_state(data_dir: Path) -> State | None:
     path = data_dir / RECORD
     try:
         told = json.loads(path.read_text(encoding="utf-8"))
-        return State(kafka=_record(told["kafka"]), s3=_record(told["s3"]), owner=_identity(told["owner"]))
+        # Written before there could be several brokers, it holds the one, and no list.
+        brokers = [told["kafka"]] if isinstance(told["kafka"], dict) else told["kafka"]
+        if not brokers:
+            raise ValueError("it names no broker")
+        return State([_record(one) for one in brokers], _record(told["s3"]), _identity(told["owner"]))
     except FileNotFoundError:
         return None
     except (OSError, ValueError, TypeError, KeyError) as error:

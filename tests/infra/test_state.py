@@ -17,7 +17,7 @@ def some_state() -> State:
     identity = Identity.of(os.getpid())
     kafka = Record("tansu", "/bin/tansu", "0.6", "no java found", {"main": 12_000}, None)
     s3 = Record("minio", "/bin/minio", "2026-02-12", "binary in cache", {"main": 12_001, "console": 12_002}, identity)
-    return State(kafka, s3, owner=identity)
+    return State([kafka], s3, owner=identity)
 
 
 def test_a_state_is_read_as_it_was_written_and_private(tmp_path: Path) -> None:

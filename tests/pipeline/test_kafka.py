@@ -120,6 +120,13 @@ def test_topics_are_made_once(plant: Plant, exactly_once: bool) -> None:
             assert len(consumer.partitions_for_topic(settings.topics.deadletters) or ()) == 1
 
 
+@apache_only
+def test_more_copies_than_brokers_are_refused_by_the_settings_name(plant: Plant, exactly_once: bool) -> None:
+    assert exactly_once
+    with pytest.raises(BrokerUnavailable, match=r"fewer brokers up than topics\.replication_factor asks for \(3\)"):
+        ensure_topics(plant.settings(topics={"replication_factor": 3}))
+
+
 @both
 def test_what_is_committed_is_published_and_not_read_again(plant: Plant, exactly_once: bool) -> None:
     settings = prepared(plant)

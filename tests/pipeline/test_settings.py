@@ -71,6 +71,8 @@ def test_a_secret_in_the_file_is_refused_and_its_variable_named(section: str, ke
         ("kafka: {session_timeout_ms: soon}", "kafka.session_timeout_ms"),
         ("limits: {image_bytes: 0}", "limits.image_bytes"),
         ("topics: {prefix: 'a.b'}", "topics.prefix"),
+        ("topics: {min_insync_replicas: 2}", "min_insync_replicas 2 is more than replication_factor 1"),
+        ("topics: {replication_factor: 3, min_insync_replicas: 4}", "min_insync_replicas 4 is more than"),
         ("s3: {endpoint: 'ftp://x'}", "s3.endpoint"),
         ("s3: {bucket: 'Not A Bucket'}", "s3.bucket"),
         ("products: {'../x': {}}", "products"),

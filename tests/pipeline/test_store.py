@@ -62,7 +62,7 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         version=found.version,
         why=found.why,
         folder=folder,
-        ports=draw_ports(program.port_names, twin_offset=program.twin_offset),
+        cluster=(draw_ports(program.port_names, twin_offset=program.twin_offset),),
         credentials=Credentials(ACCESS, SECRET),
         s3_endpoint="",
     )

@@ -1,0 +1,20 @@
+"""What topics are made with, without a broker."""
+
+from pipeline.settings import Settings
+from pipeline.topics import topic_specs
+
+
+def test_one_copy_is_the_default() -> None:
+    specs = topic_specs(Settings.load())
+    assert len(specs) == 6
+    assert {spec.replication_factor for spec in specs} == {1}
+    assert {spec.topic_configs["min.insync.replicas"] for spec in specs} == {"1"}
+
+
+def test_every_topic_gets_the_copies_that_settings_ask_for() -> None:
+    specs = topic_specs(Settings.from_values({"topics": {"replication_factor": 3, "min_insync_replicas": 2}}))
+    assert {spec.replication_factor for spec in specs} == {3}
+    assert {spec.topic_configs["min.insync.replicas"] for spec in specs} == {"2"}
+    kept = {spec.name: spec.topic_configs for spec in specs}
+    assert kept["linewatch.releases"]["cleanup.policy"] == "compact"
+    assert kept["linewatch.images"]["max.message.bytes"] == "16777216"
