@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Iterator
+from typing import Self
 
 from kafka import TopicPartition
 
@@ -62,7 +63,7 @@ class Follower:
     def close(self) -> None:
         self._consumer.close(autocommit=False)
 
-    def __enter__(self) -> "Follower":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
