@@ -16,7 +16,9 @@ def delivery(settings: Settings) -> Capabilities:
     """What the broker promises: as set, or probed once."""
     if settings.kafka.delivery == "auto":
         return probe(settings)
-    return Capabilities(aborts_hidden=settings.kafka.delivery == "exactly_once", end_offsets_exact=True)
+    # Of a broker that is only said to deliver at least once nothing else is known.
+    exactly_once = settings.kafka.delivery == "exactly_once"
+    return Capabilities(aborts_hidden=exactly_once, end_offsets_exact=exactly_once)
 
 
 def deploy(

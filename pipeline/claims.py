@@ -48,7 +48,7 @@ def redeem(value: bytes, store: ObjectStore, limits: Limits, prefix: str = PREFI
         raise ClaimRefused(f"malformed claim check: {where}: {first['msg']}") from None
     place = f"s3://{store.bucket}/{prefix}"
     key = claim.uri.removeprefix(f"s3://{store.bucket}/")
-    if not claim.uri.startswith(place) or not _plain(key):
+    if not claim.uri.startswith(place) or not plain(key):
         raise ClaimRefused(f"claim check to {claim.uri[:200]!r}: only objects under {place} are fetched")
     if claim.size > limits.image_bytes:
         raise ClaimRefused(f"claim check for {claim.size} bytes: the limit is {limits.image_bytes}")
@@ -63,6 +63,7 @@ def redeem(value: bytes, store: ObjectStore, limits: Limits, prefix: str = PREFI
     return data
 
 
-def _plain(key: str) -> bool:
+def plain(key: str) -> bool:
+    """Whether every store takes this key."""
     parts = key.split("/")
     return len(key) <= KEY_LENGTH and all(KEY_PART.fullmatch(part) and part.strip(".") for part in parts)

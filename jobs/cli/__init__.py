@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from jobs.cli.audit import audit
 from jobs.cli.bench import bench
 from jobs.cli.benchmark import ablate, benchmark
 from jobs.cli.data import evaluate, ingest, score
@@ -26,7 +27,7 @@ ORDER = (
         "Images and models",
         ("ingest", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
-    ("The stream", ("serve", "replay", "events", "deadletters", "rescore")),
+    ("The stream", ("serve", "replay", "events", "deadletters", "audit", "rescore")),
     ("For developers", ("bench", "schemas")),
 )
 
@@ -93,7 +94,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    ablate, bench, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models, replay,
-    rescore, schedule, schemas, score, serve, setup, weights,
+    ablate, audit, bench, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models,
+    replay, rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

@@ -1,0 +1,541 @@
+"""An audit finds each kind of trouble, and nothing where there is none."""
+
+import io
+import random
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from click.testing import CliRunner, Result
+from rich.console import Console
+
+from jobs.audit import objects
+from jobs.audit.objects import missing_objects
+from jobs.audit.report import TROUBLES, Audit, Example
+from jobs.audit.table import show
+from jobs.audit.window import Window, moment
+from jobs.cli import main
+from jobs.deploy import delivery
+from pipeline import kafka_clients
+from pipeline.contracts import Times
+from pipeline.errors import StoreUnavailable
+from pipeline.fakes import MemoryStore
+from pipeline.settings import Settings
+from tests.jobs.fabricated import NOON, V2, Stream, ms
+
+
+@pytest.fixture
+def stream() -> Stream:
+    """Four images in each of two partitions, with holes that control records leave; each inspected, one refused."""
+    stream = Stream()
+    for partition in (0, 1):
+        for number in range(4):
+            image = stream.image(partition, gap=number % 2)
+            if (partition, number) == (1, 3):
+                stream.refuse(image)
+            else:
+                stream.inspect(image)
+    stream.mask(stream.images[3], kind="heat", mask=b"heat")
+    return stream
+
+
+def troubles(stream: Stream, **options) -> dict[str, int]:
+    return {kind: number for kind, number in stream.audit(**options).troubles.items() if number}
+
+
+def test_a_stream_without_trouble_is_right(stream: Stream) -> None:
+    audit = stream.audit()
+    assert audit.right
+    assert set(audit.troubles) == set(TROUBLES)
+    assert not any(audit.troubles.values())
+    assert audit.examples == {}
+    assert audit.notes == []
+    assert [(one.partition, one.first, one.end) for one in audit.partitions] == [(0, 0, 6), (1, 0, 6)]
+    assert [(one.images, one.events, one.deadletters) for one in audit.partitions] == [(4, 4, 0), (4, 3, 1)]
+    assert audit.verdicts == {"OK": 7}
+    assert audit.deadletters == {"UnreadableImage": 1}
+    assert (audit.masks, audit.heat_maps) == (7, 1)
+    figures = audit.figures()
+    assert (figures["right"], figures["off"], figures["images"], figures["lost"]) == (True, [], 8, 0)
+
+
+def test_a_count_of_nothing_says_so(stream: Stream) -> None:
+    assert Stream().audit(committed={0: None, 1: None}).notes == [
+        "no image came within the window: nothing was counted"
+    ]
+    (note,) = stream.audit(committed={0: None, 1: None}).notes
+    assert note.startswith("group 'linewatch' has committed nothing, so every image is pending")
+
+
+def lose_one(stream: Stream) -> None:
+    del stream.events[2], stream.masks[2]
+
+
+def lose_a_letter(stream: Stream) -> None:
+    stream.letters.clear()
+
+
+def double_an_event(stream: Stream) -> None:
+    stream.event(stream.images[2])
+
+
+def double_a_letter(stream: Stream) -> None:
+    stream.refuse(stream.images[7])
+
+
+def refuse_for_two_reasons(stream: Stream) -> None:
+    stream.refuse(stream.images[7], "ProductUnknown")
+
+
+def inspect_by_two_versions(stream: Stream) -> None:
+    stream.inspect(stream.images[2], V2)
+
+
+def inspect_and_refuse(stream: Stream) -> None:
+    stream.refuse(stream.images[2])
+
+
+def copy_and_refuse(stream: Stream) -> None:
+    stream.event(stream.images[2])
+    stream.refuse(stream.images[2])
+
+
+def event_of_a_control_record(stream: Stream) -> None:
+    stream.inspect(replace(stream.images[2], offset=1))
+
+
+def letter_of_a_control_record(stream: Stream) -> None:
+    stream.refuse(replace(stream.images[2], offset=1))
+
+
+def event_of_another_topic(stream: Stream) -> None:
+    stream.inspect(replace(stream.images[2], topic="other.images"))
+    stream.masks.pop()
+
+
+def event_of_no_partition(stream: Stream) -> None:
+    stream.inspect(replace(stream.images[2], partition=9))
+    stream.masks.pop()
+
+
+def event_of_no_offset(stream: Stream) -> None:
+    stream.inspect(replace(stream.images[2], offset=-2))
+    stream.masks.pop()
+
+
+def event_that_is_none(stream: Stream) -> None:
+    stream.events.append(replace(stream.events[0], offset=99, value=b"{}"))
+
+
+def letter_that_is_none(stream: Stream) -> None:
+    stream.letters.append(replace(stream.letters[0], offset=99, headers=(("ce_id", b"img"),)))
+
+
+def lose_a_mask(stream: Stream) -> None:
+    del stream.masks[2]
+
+
+def double_a_mask(stream: Stream) -> None:
+    stream.mask(stream.images[2])
+
+
+def spoil_a_mask(stream: Stream) -> None:
+    stream.masks[2] = replace(stream.masks[2], value=b"not the mask")
+
+
+def spoil_a_mask_in_s3(stream: Stream) -> None:
+    del stream.masks[2]
+    stream.mask(stream.images[2], mask=b"not the mask", claim=True)
+
+
+def malformed_claim_of_a_mask(stream: Stream) -> None:
+    stream.mask(stream.images[2], claim=True)
+    stream.masks[2] = replace(stream.masks.pop(), value=b"{")
+
+
+def mask_of_no_event(stream: Stream) -> None:
+    stream.mask(stream.images[2], V2)
+
+
+def heat_map_of_no_event(stream: Stream) -> None:
+    stream.mask(stream.images[2], V2, kind="heat")
+
+
+def mask_object_gone(stream: Stream) -> None:
+    del stream.masks[2]
+    stream.mask(stream.images[2], claim=True)
+    stream.store.objects.clear()
+
+
+def heat_object_gone(stream: Stream) -> None:
+    stream.mask(stream.images[2], kind="heat", claim=True)
+    stream.store.objects.clear()
+
+
+def image_object_gone(stream: Stream) -> None:
+    stream.inspect(stream.image(0, claim=True))
+    stream.store.objects.clear()
+
+
+def mask_object_in_another_bucket(stream: Stream) -> None:
+    del stream.masks[2]
+    stream.store.bucket = "other"
+    stream.mask(stream.images[2], claim=True)
+
+
+def mask_object_under_a_key_that_stores_refuse(stream: Stream) -> None:
+    stream.mask(stream.images[2], claim=True)
+    claim = stream.masks.pop()
+    stream.masks[2] = replace(claim, value=(claim.value or b"").replace(b"/bottle/", b"/bot tle/"))
+    stream.store.objects = {key.replace("bottle", "bot tle"): data for key, data in stream.store.objects.items()}
+
+
+IMAGES, EVENTS, LETTERS, MASKS = (f"linewatch.{name}" for name in ("images", "events", "deadletters", "masks"))
+THIRD = Example(IMAGES, 0, 3, "img-0-3", "/plant/cam0")
+REFUSED = Example(IMAGES, 1, 5, "img-1-5", "/plant/cam1")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "found", "example"),
+    [
+        (lose_one, {"lost": 1}, THIRD),
+        (lose_a_letter, {"lost": 1}, REFUSED),
+        (double_an_event, {"doubled_same_id": 1}, THIRD),
+        (double_a_letter, {"doubled_same_id": 1}, REFUSED),
+        (refuse_for_two_reasons, {"doubled_other": 1}, REFUSED),
+        (inspect_by_two_versions, {"doubled_other": 1}, THIRD),
+        (inspect_and_refuse, {"doubled_other": 1}, THIRD),
+        (copy_and_refuse, {"doubled_other": 1}, THIRD),
+        (event_of_a_control_record, {"events_unexplained": 1}, (EVENTS, 7, "img-0-3")),
+        (letter_of_a_control_record, {"events_unexplained": 1}, (LETTERS, 1, "img-0-3")),
+        (event_of_another_topic, {"events_unexplained": 1}, (EVENTS, 7, "img-0-3")),
+        (event_of_no_partition, {"events_unexplained": 1}, (EVENTS, 7, "img-0-3")),
+        (event_of_no_offset, {"events_unexplained": 1}, (EVENTS, 7, "img-0-3")),
+        (event_that_is_none, {"events_unexplained": 1}, (EVENTS, 99, "img-0-0")),
+        (letter_that_is_none, {"events_unexplained": 1}, (LETTERS, 99, "img")),
+        (lose_a_mask, {"masks_missing": 1}, THIRD),
+        (double_a_mask, {"masks_doubled": 1}, THIRD),
+        (spoil_a_mask, {"masks_wrong": 1}, (MASKS, 2, "img-0-3")),
+        (spoil_a_mask_in_s3, {"masks_wrong": 1}, (MASKS, 7, "img-0-3")),
+        (malformed_claim_of_a_mask, {"masks_wrong": 1, "objects_missing": 1}, (MASKS, 8, "img-0-3")),
+        (mask_of_no_event, {"masks_orphaned": 1}, (MASKS, 8, "img-0-3")),
+        (heat_map_of_no_event, {"masks_orphaned": 1}, (MASKS, 8, "img-0-3")),
+        (mask_object_gone, {"objects_missing": 1}, (MASKS, 7, "img-0-3")),
+        (heat_object_gone, {"objects_missing": 1}, (MASKS, 8, "img-0-3")),
+        (image_object_gone, {"objects_missing": 1}, Example(IMAGES, 0, 6, "img-0-6", "/plant/cam0")),
+        (mask_object_under_a_key_that_stores_refuse, {"objects_missing": 1}, (MASKS, 8, "img-0-3")),
+        (mask_object_in_another_bucket, {"objects_missing": 1}, (MASKS, 7, "img-0-3")),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_each_trouble_is_found_and_no_other(
+    stream: Stream, spoil: Callable[[Stream], None], found: dict[str, int], example: Example | tuple[str, int, str]
+) -> None:
+    spoil(stream)
+    audit = stream.audit()
+    assert {kind: number for kind, number in audit.troubles.items() if number} == found
+    assert not audit.right
+    assert audit.off == [kind for kind in TROUBLES if found.get(kind)]
+    first = audit.examples[audit.off[0]][0]
+    if isinstance(example, Example):
+        assert first == example
+    else:
+        assert (first.topic, first.offset, first.image_id) == example
+    assert audit.figures()[audit.off[0]] == 1
+
+
+def test_what_is_not_committed_is_pending_and_neither_lost_nor_doubled(stream: Stream) -> None:
+    stream.events.clear()
+    stream.masks.clear()
+    stream.inspect(stream.images[0])
+    stream.inspect(stream.images[3])
+    stream.inspect(stream.images[3], V2)
+    audit = stream.audit(committed={0: 1, 1: None})
+    assert audit.right
+    assert [(one.images, one.events, one.pending) for one in audit.partitions] == [(1, 1, 3), (0, 0, 4)]
+    assert (audit.masks, audit.total("pending")) == (1, 7)
+
+
+def test_copies_are_allowed_where_the_broker_promises_no_more(stream: Stream) -> None:
+    stream.inspect(stream.images[2])
+    stream.refuse(stream.images[7])
+    audit = stream.audit(exactly_once=False)
+    assert audit.right
+    assert (audit.troubles["doubled_same_id"], audit.troubles["masks_doubled"]) == (2, 1)
+    assert (audit.total("doubled"), audit.total("events")) == (2, 8)
+    assert stream.audit(exactly_once=True).off == ["doubled_same_id", "masks_doubled"]
+    stream.event(stream.images[1], V2)
+    assert stream.audit(exactly_once=False).off == ["doubled_other", "masks_missing"]
+
+
+def test_an_image_sent_twice_is_two_images_with_two_masks(stream: Stream) -> None:
+    for _ in range(2):
+        stream.inspect(stream.image(0, name="twice"))
+    assert troubles(stream) == {}
+    del stream.masks[-1]
+    assert troubles(stream) == {"masks_missing": 1}
+    del stream.masks[-1]
+    assert troubles(stream) == {"masks_missing": 2}
+
+
+def test_an_image_sent_twice_of_which_one_is_pending_has_a_mask_to_spare(stream: Stream) -> None:
+    for _ in range(2):
+        stream.inspect(stream.image(0, name="twice"))
+    assert troubles(stream, committed={0: 7, 1: 6}) == {}
+
+
+def test_a_replayed_letter_is_a_new_image_that_needs_its_own_outcome(stream: Stream) -> None:
+    stream.mark_replayed()
+    again = stream.image(1, name="img-1-5")
+    assert troubles(stream) == {"lost": 1}
+    stream.inspect(again)
+    audit = stream.audit()
+    assert audit.right
+    assert audit.deadletters == {"UnreadableImage": 1}
+
+
+def test_an_image_refused_because_its_object_is_gone_has_its_outcome(stream: Stream) -> None:
+    stream.refuse(stream.image(0, claim=True), "ClaimMissing")
+    stream.store.objects.clear()
+    assert troubles(stream) == {}
+
+
+def test_any_record_is_an_image_whatever_its_headers(stream: Stream) -> None:
+    junk = replace(
+        stream.image(0), key=None, value=None, headers=(("ce_id", None), ("x", b"\xff"), ("CE_Source", b"\xff"))
+    )  # type: ignore[arg-type]
+    stream.images[-1] = junk
+    assert stream.audit().examples["lost"] == [Example(IMAGES, 0, 6, "", "\ufffd")]
+    stream.refuse(replace(junk, headers=()))
+    assert troubles(stream) == {}
+
+
+def test_only_the_first_examples_are_kept(stream: Stream) -> None:
+    stream.events.clear()
+    stream.masks.clear()
+    audit = stream.audit()
+    assert audit.troubles["lost"] == 7
+    assert [(one.partition, one.offset) for one in audit.examples["lost"]] == [(0, 0), (0, 2), (0, 3), (0, 5), (1, 0)]
+
+
+def test_a_window_counts_the_images_that_came_within_it(stream: Stream) -> None:
+    """Times are the offsets, in seconds."""
+    audit = stream.audit(Window(ms(2), ms(4)))
+    assert audit.right
+    assert [(one.first, one.end, one.images, one.events) for one in audit.partitions] == [(2, 5, 2, 2)] * 2
+    assert (audit.since, audit.until) == ("2026-01-31T12:00:02.000Z", "2026-01-31T12:00:04.000Z")
+    assert (audit.masks, audit.deadletters) == (4, {})
+    stream.mask(stream.images[0], claim=True)  # the second one of an image before it, and its object is gone
+    stream.store.objects.clear()
+    assert troubles(stream, window=Window(ms(2), ms(4))) == {}
+    del stream.events[0]
+    assert troubles(stream, window=Window(ms(2), ms(4))) == {}
+    stream.masks[2] = replace(stream.masks[2], value=b"not the mask")
+    assert troubles(stream, window=Window(ms(2), ms(4))) == {"masks_wrong": 1}
+    assert troubles(stream, window=Window(ms(2), ms(3))) == {}
+    assert troubles(stream, window=Window(ms(99))) == {}
+
+
+def test_a_window_begins_at_its_first_image_even_if_a_later_one_is_older(stream: Stream) -> None:
+    stream.images[2] = replace(stream.images[2], timestamp_ms=ms(-60))
+    lose_one(stream)
+    assert troubles(stream, window=Window(ms(1))) == {"lost": 1}
+
+
+def test_strays_outside_the_window_are_not_counted(stream: Stream) -> None:
+    event_that_is_none(stream)
+    letter_that_is_none(stream)
+    mask_of_no_event(stream)
+    assert troubles(stream, window=Window(ms(6))) == {}
+    assert troubles(stream, window=Window(None, ms(0))) == {}
+    assert set(troubles(stream, window=Window(ms(0)))) == {"events_unexplained", "masks_orphaned"}
+
+
+def test_outcomes_of_images_that_the_broker_has_deleted_are_not_unexplained(stream: Stream) -> None:
+    del stream.images[:2]
+    audit = stream.audit()
+    assert audit.right
+    assert [(one.first, one.images, one.events) for one in audit.partitions] == [(3, 2, 2), (0, 4, 3)]
+    del stream.images[:]
+    assert stream.audit().right
+
+
+def test_images_that_the_broker_deleted_while_it_was_read_are_not_counted(stream: Stream) -> None:
+    del stream.images[1], stream.events[0], stream.masks[0]
+    stream.starts[IMAGES] = {0: 3, 1: 0}
+    assert troubles(stream) == {}
+
+
+def test_a_note_says_when_events_were_deleted_before_their_images(stream: Stream) -> None:
+    del stream.events[0], stream.masks[0]
+    stream.starts[EVENTS] = {0: 1}
+    audit = stream.audit()
+    assert audit.troubles["lost"] == 1
+    (note,) = audit.notes
+    assert "linewatch.events is whole from 2026-01-31T12:00:02.100Z on" in note
+    since = moment("2026-01-31T12:00:02.100Z", NOON)
+    assert stream.audit(Window.between(since, None)).notes == []
+
+
+def test_masks_that_came_with_later_events_are_no_orphans(stream: Stream) -> None:
+    image = stream.image(0)
+    stream.inspect(image)
+    stream.late.append(stream.events.pop())
+    assert troubles(stream, committed={0: 6, 1: 6}) == {}
+    stream.event(stream.images[2])
+    stream.events.append(replace(stream.events[0], offset=99, value=b"{}"))
+    stream.late += [stream.events.pop(), stream.events.pop()]  # they came after what was counted
+    assert troubles(stream, committed={0: 6, 1: 6}) == {}
+    stream.late.clear()
+    assert troubles(stream, committed={0: 6, 1: 6}) == {"masks_orphaned": 1}
+
+
+def test_the_longest_gap_is_between_two_events_of_one_camera_in_a_row() -> None:
+    """Times are the offsets, in seconds."""
+    stream = Stream()
+    for partition, gap, camera in (
+        (0, 0, "a"),
+        (0, 0, "b"),
+        (0, 0, "b"),
+        (0, 7, "a"),
+        (1, 0, "c"),
+        (0, 0, "b"),
+        (1, 2, "c"),
+    ):
+        stream.inspect(stream.image(partition, gap=gap, camera=camera))
+    stream.inspect(stream.image(1, gap=50, camera="a"))  # in another partition: not in a row
+    stream.inspect(stream.image(1, gap=20, camera="d"))
+    later = NOON + timedelta(seconds=100)
+    stream.event(stream.images[0], times=Times(captured=NOON, received=NOON, scored=NOON, published=later))  # a copy
+    assert stream.audit().longest_gap_s == {"a": 10.0, "b": 9.0, "c": 3.0, "d": 0.0}
+
+
+def test_a_thousand_images_with_troubles_at_random_are_counted_right() -> None:
+    dice, stream, expected = random.Random(0), Stream(), Counter[str]()
+    for _ in range(1000):
+        image = stream.image(dice.randrange(2), gap=dice.randrange(3))
+        fate = dice.choice(["right", "right", "refused", "lost", "copied", "other", "both", "no mask", "two masks"])
+        expected[fate] += 1
+        if fate in ("refused", "both"):
+            stream.refuse(image)
+        if fate not in ("refused", "lost"):
+            stream.event(image)
+        if fate not in ("refused", "lost", "no mask"):
+            stream.mask(image)
+        if fate == "copied":
+            stream.event(image)
+        if fate == "other":
+            stream.inspect(image, V2)
+        if fate == "two masks":
+            stream.mask(image)
+    for log in (stream.events, stream.masks, stream.letters):
+        dice.shuffle(log)
+    audit = stream.audit()
+    assert {kind: number for kind, number in audit.troubles.items() if number} == {
+        "lost": expected["lost"],
+        "doubled_same_id": expected["copied"],
+        "doubled_other": expected["other"] + expected["both"],
+        "masks_missing": expected["no mask"],
+        "masks_doubled": expected["two masks"],
+    }
+    assert audit.total("images") == 1000
+    assert audit.total("lost") == expected["lost"]
+    assert audit.deadletters == {"UnreadableImage": expected["refused"] + expected["both"]}
+
+
+@pytest.mark.parametrize("most", [100, 0], ids=["asked one by one", "told by a listing"])
+def test_missing_objects_are_found(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(objects, "ASK_EACH", most)
+    store, seen = MemoryStore(), []
+    for key in ("images/b", "masks/a", "heats/c", "models/x"):
+        store.put(key, b"x")
+    keys = ["images/b", "images/gone", "masks/a", "", "heats/c", "masks/a"]
+    missing = missing_objects(store, keys, lambda *done: seen.append(done))
+    assert missing.tolist() == [False, True, False, True, False, False]
+    assert seen
+    assert missing_objects(store, []).tolist() == []
+    store.outages = 9
+    with pytest.raises(StoreUnavailable):
+        missing_objects(store, keys)
+
+
+def test_a_store_is_only_asked_where_there_are_claim_checks(stream: Stream) -> None:
+    stream.store.outages = 1
+    assert stream.audit().right
+
+
+def test_moments_are_times_or_durations_back_from_now() -> None:
+    assert moment("90s", NOON) == NOON - timedelta(seconds=90)
+    assert moment("1.5h", NOON) == NOON - timedelta(hours=1.5)
+    assert moment("2d", NOON) == NOON - timedelta(days=2)
+    assert moment("2026-01-31T13:00:00+01:00", NOON) == NOON
+    assert moment("2026-01-31T12:00:00Z", NOON) == NOON
+    assert moment("2026-01-31", NOON) == datetime(2026, 1, 31).astimezone()
+    for text in ("yesterday", "2 h", "h", "-2h", "", "999999999d"):
+        with pytest.raises(ValueError):
+            moment(text, datetime.now(UTC))
+
+
+def shown(audit: Audit) -> str:
+    console = Console(file=io.StringIO(), width=100)
+    show(audit, console)
+    return console.file.getvalue()
+
+
+def test_the_table_says_what_is_off_and_where(stream: Stream) -> None:
+    assert "✓ right: each of 8 images has its outcome, each event its mask" in shown(stream.audit())
+    lose_one(stream)
+    told = shown(stream.audit(committed={0: 6, 1: 5}))
+    assert "✗ off: 1 lost" in told
+    (line,) = [line for line in told.splitlines() if "linewatch.images 0:3" in line]
+    assert "img-0-3" in line
+    assert "/plant/cam0" in line
+    stream.inspect(stream.images[2])
+    stream.event(stream.images[1])
+    told = shown(stream.audit(exactly_once=False))
+    assert "✓ right: each of 8 images has its outcome, each event its mask; 1 doubled_same_id" in told
+    assert "! the broker delivers at least once, so doubled_same_id and masks_doubled are allowed" in told
+
+
+def test_names_from_outside_are_shown_as_they_are_and_move_no_cursor() -> None:
+    stream = Stream()
+    stream.image(0, camera="/a/\x1b[2J[red]", name="i\r\nd")
+    told = shown(stream.audit())
+    assert "\x1b" not in told
+    assert "/a/\ufffd[2J[red]" in told
+    assert "i\ufffd\ufffdd" in told
+
+
+def test_many_partitions_are_shown_by_those_in_trouble(stream: Stream) -> None:
+    lose_one(stream)
+    audit = stream.audit()
+    lines = [replace(audit.partitions[number == 7], partition=number) for number in range(40)]
+    told = shown(replace(audit, partitions=lines))
+    assert "40 partitions" in told
+    assert "│         0 │" in told
+    assert "│         7 │" not in told
+
+
+def test_a_count_that_could_not_be_made_is_told_apart_from_one_that_is_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    def run(*options: str) -> Result:
+        return CliRunner().invoke(main, ["audit", *options])
+
+    assert run().exit_code == 2
+    assert "Error: nothing was counted: no S3 credentials" in run().output
+    monkeypatch.setenv("LINEWATCH_S3__ACCESS_KEY", "key")
+    monkeypatch.setenv("LINEWATCH_S3__SECRET_KEY", "secret")
+    monkeypatch.setenv("LINEWATCH_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")
+    honest = kafka_clients.connection
+    monkeypatch.setattr(kafka_clients, "connection", lambda kafka: {**honest(kafka), "bootstrap_timeout_ms": 300})
+    assert run().exit_code == 2
+    assert "Error: nothing was counted: Kafka at 127.0.0.1:9 does not answer" in run().output
+    assert "'soon' is neither an ISO 8601 time nor a duration such as 30m, 2h or 1d" in run("--since", "soon").output
+    assert "--since must be earlier than --until" in run("--since", "1h", "--until", "2h").output
+
+
+@pytest.mark.parametrize(("told", "trusted"), [("exactly_once", True), ("at_least_once", False)])
+def test_offsets_are_trusted_of_a_broker_that_is_told_to_deliver_exactly_once(told: str, trusted: bool) -> None:
+    broker = delivery(Settings.from_values({"kafka": {"delivery": told}}))
+    assert (broker.aborts_hidden, broker.end_offsets_exact) == (trusted, trusted)
