@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
 
-.PHONY: help install demo test check minio clean
+.PHONY: help install demo test check chaos minio clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
@@ -28,6 +28,12 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 
 test: check  ## Check, then every test, on real servers that the tests start
 	@$(VENV)/bin/python -m pytest $(ARGS)
+
+IMAGES ?= 100000
+SEED ?= 0
+JSON ?= chaos.json
+chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGES=100000 SEED=0 JSON=chaos.json
+	@$(VENV)/bin/linewatch chaos --images $(IMAGES) --seed $(SEED) --json $(JSON) --folder chaos-$(SEED)-$(IMAGES) $(ARGS)
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio

@@ -53,14 +53,16 @@ class Topics(Section):
         8, ge=1, le=1024, description="Partitions of images, events and masks: >= 2 x most replicas"
     )
     replication_factor: int = Field(1, ge=1, description="Copies of each partition: 3 on a cluster of three brokers")
-    min_insync_replicas: int = Field(
-        1, ge=1, description="Copies that must hold a message before it is acknowledged: 2 of 3"
+    min_insync_replicas: int | None = Field(
+        None,
+        ge=1,
+        description="Copies that must hold a message before it is acknowledged: 2 of 3; none: the broker's own",
     )
     max_message_bytes: int = Field(16_777_216, ge=65_536, description="Largest message the topics take")
 
     @model_validator(mode="after")
     def _enough_copies(self) -> "Topics":
-        if self.min_insync_replicas > self.replication_factor:
+        if self.min_insync_replicas is not None and self.min_insync_replicas > self.replication_factor:
             raise ValueError(
                 f"min_insync_replicas {self.min_insync_replicas} is more than replication_factor "
                 f"{self.replication_factor}: a message cannot be on more copies than there are"

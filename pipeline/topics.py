@@ -25,7 +25,8 @@ def topic_specs(settings: Settings) -> list[NewTopic]:
         topics.releases: (1, {"cleanup.policy": "compact"}),
         topics.deadletters: (1, letters),
     }
-    copies = {"min.insync.replicas": str(topics.min_insync_replicas)}
+    least = topics.min_insync_replicas
+    copies = {} if least is None else {"min.insync.replicas": str(least)}
     return [
         NewTopic(name, partitions, topics.replication_factor, topic_configs={**config, **copies})
         for name, (partitions, config) in configs.items()

@@ -1,12 +1,9 @@
 """Which images an audit counts: those that came to the broker between two times."""
 
-import re
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
-AGO = re.compile(r"(\d+(?:\.\d+)?)([smhdw])")
 EVER_MS = 1 << 62
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 @dataclass(frozen=True)
@@ -28,23 +25,6 @@ class Window:
     def holds(self, time_ms: int) -> bool:
         low, high = self.bounds_ms
         return low <= time_ms < high
-
-
-def moment(text: str, now: datetime) -> datetime:
-    """The time that a person names: ISO 8601, in this machine's zone where it has none, or ``2h`` before ``now``.
-
-    Raises:
-        ValueError: neither of the two.
-    """
-    if ago := AGO.fullmatch(text.strip()):
-        try:
-            return now - timedelta(seconds=float(ago[1]) * SECONDS[ago[2]])
-        except OverflowError:
-            raise ValueError(f"{text!r} is before the calendar begins") from None
-    try:
-        return datetime.fromisoformat(text.strip()).astimezone()
-    except ValueError:
-        raise ValueError(f"{text!r} is neither an ISO 8601 time nor a duration such as 30m, 2h or 1d") from None
 
 
 def iso(time_ms: int) -> str:

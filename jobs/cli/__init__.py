@@ -11,6 +11,7 @@ import click
 from jobs.cli.audit import audit
 from jobs.cli.bench import bench
 from jobs.cli.benchmark import ablate, benchmark
+from jobs.cli.chaos import chaos
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.demo import demo, doctor
 from jobs.cli.local import local
@@ -28,7 +29,7 @@ ORDER = (
         ("ingest", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
     ("The stream", ("serve", "replay", "events", "deadletters", "audit", "rescore")),
-    ("For developers", ("bench", "schemas")),
+    ("For developers", ("bench", "chaos", "schemas")),
 )
 
 
@@ -94,7 +95,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    ablate, audit, bench, benchmark, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local, models,
-    replay, rescore, schedule, schemas, score, serve, setup, weights,
+    ablate, audit, bench, benchmark, chaos, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local,
+    models, replay, rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

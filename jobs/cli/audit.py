@@ -17,7 +17,7 @@ class NotCounted(click.ClickException):
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    from jobs.audit.window import moment
+    from jobs.since import moment
 
     if text is None:
         return None

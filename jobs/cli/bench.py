@@ -193,3 +193,26 @@ def tiles(
 
 def _command_line() -> str:
     return " ".join(["linewatch", *sys.argv[1:]])
+
+
+@bench.command()
+@click.option("--backbone", default="efficientnet_lite0", show_default=True, help="The teacher.")
+@click.option("--threads", default=1, show_default=True, type=click.IntRange(min=1), help="Of the engine.")
+@click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Most images at once.")
+@click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Of each side, in turn.")
+@click.option("--seconds", default=10.0, show_default=True, type=float, help="Of one repeat of one side.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all here.")
+def stream(backbone: str, threads: int, batch: int, repeats: int, seconds: float, json_file: Path | None) -> None:
+    """Measure what the stream costs: from topic to committed event with mask, beside the bare engine.
+
+    Starts a broker and a store of its own. Then the age of events at half of that rate, how 1, 2, 4 and 8 workers with
+    a simulated device share the work, and where one process ends.
+
+    \b
+    Example:  linewatch bench stream --json stream.json
+    """
+    from jobs.bench.stream import StreamRun, bench_stream
+    from jobs.progress import Screen
+
+    run = StreamRun(backbone=backbone, threads=threads, repeats=repeats, seconds=seconds, batch=batch)
+    bench_stream(run, json_file, _command_line(), Screen())

@@ -1,0 +1,1 @@
+"""Faults on purpose: the real servers, a Ray cluster of several nodes, and the count afterwards."""

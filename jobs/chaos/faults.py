@@ -1,0 +1,132 @@
+"""Doing what the plan says: to replicas, servers and nodes that run right now."""
+
+import json
+import os
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import psutil
+
+from infra.local import LocalServers
+from infra.local.server import Server
+from jobs.chaos.plan import Fault, Kind
+from jobs.deploy import replicas
+from jobs.ray_session import RaySession
+
+BROKER_DOWN_S = 3.0
+STORE_DOWN_S = 3.0
+NODE_DOWN_S = 5.0
+
+
+class Timeline:
+    """What was done to whom, a line of JSON each."""
+
+    def __init__(self, path: Path, say: Callable[[str], None]) -> None:
+        self._path, self._say = path, say
+        self._begun = time.monotonic()
+        self.counts: Counter[Kind] = Counter()
+
+    def note(self, kind: Kind, what: str, **facts: object) -> None:
+        at_s = round(time.monotonic() - self._begun, 2)
+        with self._path.open("a") as file:
+            file.write(json.dumps({"at_s": at_s, "kind": kind, "what": what, **facts}) + "\n")
+        self._say(f"{at_s:.0f} s: {what}")
+
+
+class Faults:
+    """Each kind in a thread of its own, so that a broker can be away while a replica dies."""
+
+    def __init__(
+        self, servers: LocalServers, session: RaySession, nodes: Any, timeline: Timeline, session_timeout_s: float
+    ) -> None:
+        """nodes: the Ray cluster's worker nodes (jobs/chaos/cluster.py)."""
+        self._servers, self._session, self._nodes, self._timeline = servers, session, nodes, timeline
+        self._stopped_s = session_timeout_s + 2
+        self._stopped: set[int] = set()
+        self._over = Event()
+        self._threads: list[Thread] = []
+
+    def run(self, planned: Sequence[Any], begun: float) -> None:
+        """Start doing it. planned: of each kind the endless faults in order of time."""
+        for faults in planned:
+            self._threads.append(Thread(target=self._do_all, args=(faults, begun), daemon=True))
+            self._threads[-1].start()
+
+    def end(self) -> None:
+        """No more faults; what was taken away is there again when this returns."""
+        self._over.set()
+        for thread in self._threads:
+            thread.join(120)
+
+    def _do_all(self, faults: Any, begun: float) -> None:
+        for fault in faults:
+            if self._over.wait(max(0.0, begun + fault.at_s - time.monotonic())):
+                return
+            try:
+                self._do(fault)
+            except (OSError, RuntimeError, psutil.Error, Exception) as error:  # a fault that failed is no reason to end
+                self._timeline.note(fault.kind, f"{fault.kind}: could not be done: {type(error).__name__}: {error}")
+
+    def _do(self, fault: Fault) -> None:
+        match fault.kind:
+            case "replica":
+                self._kill_replica(fault)
+            case "stopped":
+                self._stop_replica(fault)
+            case "broker":
+                brokers = self._servers.brokers
+                self._restart(fault, brokers[int(fault.pick * len(brokers))], BROKER_DOWN_S)
+            case "store":
+                self._restart(fault, self._servers.s3, STORE_DOWN_S)
+            case "node":
+                self._kill_node(fault)
+
+    def _kill_replica(self, fault: Fault) -> None:
+        pid = self._pick_replica(fault)
+        if pid is not None:
+            os.kill(pid, signal.SIGKILL)
+            self._done(fault, f"kill -9 of replica {pid}")
+
+    def _stop_replica(self, fault: Fault) -> None:
+        pid = self._pick_replica(fault)
+        if pid is None:
+            return
+        process = psutil.Process(pid)
+        self._stopped.add(pid)
+        try:
+            process.suspend()
+            self._done(fault, f"replica {pid} stopped for {self._stopped_s:.0f} s")
+            self._over.wait(self._stopped_s)
+        finally:
+            if process.is_running():
+                process.resume()
+            self._stopped.discard(pid)
+
+    def _restart(self, fault: Fault, server: Server, down_s: float) -> None:
+        server.kill()
+        self._done(fault, f"kill -9 of {server.name}, away for {down_s:.0f} s")
+        self._over.wait(down_s)
+        server.start()
+
+    def _kill_node(self, fault: Fault) -> None:
+        name = self._nodes.kill(fault.pick)
+        self._done(fault, f"node {name} killed with all on it")
+        self._over.wait(NODE_DOWN_S)
+        self._nodes.add()
+
+    def _pick_replica(self, fault: Fault) -> int | None:
+        pids = sorted(
+            one["pid"]
+            for one in replicas(self._session)
+            if one["state"] == "RUNNING" and one.get("pid") and one["pid"] not in self._stopped
+        )
+        return pids[int(fault.pick * len(pids))] if pids else None
+
+    def _done(self, fault: Fault, what: str) -> None:
+        self._timeline.counts[fault.kind] += 1
+        self._timeline.note(fault.kind, what)

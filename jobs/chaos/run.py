@@ -1,0 +1,195 @@
+"""A chaos run: servers, nodes, replicas and cameras; faults by a plan; and every image counted in the end."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from infra.local import LocalServers
+from infra.local.choice import KafkaKind
+from jobs.audit.log import Log, committed_offsets
+from jobs.audit.report import Audit
+from jobs.audit.run import run_audit
+from jobs.audit.window import Window
+from jobs.chaos.cluster import ray_cluster
+from jobs.chaos.faults import Faults, Timeline
+from jobs.chaos.plan import INTERVALS_S, Kind, plan
+from jobs.chaos.products import draw_images, publish_model
+from jobs.connect import open_store
+from jobs.deploy import delivery, deploy, shut_down
+from jobs.progress import Screen
+from jobs.ray_session import ray_session
+from pipeline.errors import LinewatchError, ServingError
+from pipeline.settings import Settings
+from pipeline.topics import ensure_topics
+
+STILL_S = 15.0
+STUCK_S = 300.0
+
+
+@dataclass(frozen=True)
+class ChaosRun:
+    """rate: images a second. replicas: on so many nodes. intervals_s: see jobs.chaos.plan, 0 for never."""
+
+    images: int
+    seed: int = 0
+    kafka: KafkaKind = "auto"
+    brokers: int = 1
+    replicas: int = 2
+    nodes: int = 2
+    rate: float = 100.0
+    intervals_s: Mapping[Kind, float] = field(default_factory=lambda: dict(INTERVALS_S))
+
+
+def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
+    """Everything, in a folder that is new: servers' data, `timeline.jsonl`, `audit.json`. Returns the figures.
+
+    Raises:
+        LinewatchError: the plant could not be set up. What goes wrong later is counted, not raised.
+    """
+    folder.mkdir(parents=True)
+    with ExitStack() as stack:
+        with screen.step("Setting up") as step:
+            servers = stack.enter_context(
+                LocalServers.start(folder / "servers", kafka=run.kafka, brokers=run.brokers, say=step.say)
+            )
+            _environment(servers)
+            address, nodes = stack.enter_context(ray_cluster(run.nodes, -(-run.replicas // run.nodes) + 1))
+            settings = _settings(run, address)
+            store = open_store(settings)
+            ensure_topics(settings)
+            good, sent = draw_images(folder / "images", run.seed)
+            publish_model(good, store, step.say)
+            session = stack.enter_context(ray_session(settings))
+            stack.callback(shut_down)
+            exactly_once = delivery(settings).aborts_hidden
+            deploy(settings, session, exactly_once=exactly_once, timeout_s=300, say=step.say)
+        begun = time.monotonic()
+        with screen.step("Chaos") as step:
+            timeline = Timeline(folder / "timeline.jsonl", step.say)
+            faults = Faults(servers, session, nodes, timeline, settings.kafka.session_timeout_ms / 1000)
+            with _camera(run, settings, sent[0].parent) as camera:
+                faults.run([plan(run.seed, {kind: every_s}) for kind, every_s in run.intervals_s.items()], begun)
+                try:
+                    _until_drained(run, settings, camera, step.advance)
+                finally:
+                    faults.end()
+        took_s = time.monotonic() - begun
+        audit = run_audit(settings, Window.between(None, None), screen)
+    (folder / "audit.json").write_text(json.dumps(audit.figures(), indent=2) + "\n")
+    return figures(run, audit, timeline, took_s, servers.describe())
+
+
+def figures(run: ChaosRun, audit: Audit, timeline: Timeline, took_s: float, servers: str) -> dict[str, Any]:
+    """The JSON of a run; `right` is what its exit status says."""
+    troubles = audit.troubles
+    doubled = troubles["doubled_other"] + (0 if not audit.exactly_once else troubles["doubled_same_id"])
+    told: dict[str, Any] = {
+        "images": audit.total("images"),
+        "events": audit.total("events"),
+        "deadletters": sum(audit.deadletters.values()),
+        "pending": audit.total("pending"),
+        "lost": troubles["lost"],
+        "doubled": doubled,
+        "doubled_same_id": troubles["doubled_same_id"],
+        "kills": {kind: timeline.counts[kind] for kind in INTERVALS_S},
+        "longest_gap_s": round(max(audit.longest_gap_s.values(), default=0.0), 2),
+    }
+    told |= {name: count for name, count in troubles.items() if name.startswith(("masks", "objects", "events"))}
+    complete = told["images"] >= run.images and not told["pending"]
+    return {
+        "right": audit.right and complete,
+        **told,
+        "verdicts": audit.verdicts,
+        "exactly_once": audit.exactly_once,
+        "seconds": round(took_s, 1),
+        "servers": servers,
+        "run": asdict(run),
+    }
+
+
+class Camera:
+    """The cameras' process, and how many images of it are acknowledged."""
+
+    def __init__(self, process: "subprocess.Popen[str]") -> None:
+        self._process = process
+        self.acknowledged = 0
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        assert self._process.stdout
+        for line in self._process.stdout:
+            self.acknowledged = int(line)
+
+    @property
+    def ended(self) -> bool:
+        return self._process.poll() is not None
+
+
+@contextmanager
+def _camera(run: ChaosRun, settings: Settings, folder: Path) -> Iterator[Camera]:
+    command = [sys.executable, "-m", "jobs.chaos.camera", json.dumps(settings.public()), str(folder)]
+    with subprocess.Popen([*command, str(run.images), str(run.rate)], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield Camera(process)
+        finally:
+            process.kill()
+
+
+def _until_drained(run: ChaosRun, settings: Settings, camera: Camera, on_progress: Any) -> None:
+    """Until the cameras are done and nothing was committed for a while, with all of it committed; or all is stuck."""
+    done, moved = 0, time.monotonic()
+    while True:
+        time.sleep(1.0)
+        now_done = _committed(settings, done)
+        if now_done > done or not camera.ended:
+            done, moved = now_done, time.monotonic()
+        on_progress(min(done, run.images), run.images)
+        still_s = time.monotonic() - moved
+        if camera.ended and camera.acknowledged < run.images:
+            raise ServingError(f"the cameras ended after {camera.acknowledged} images; their messages are above")
+        if (done >= camera.acknowledged and still_s > STILL_S) or still_s > STUCK_S:
+            return
+
+
+def _committed(settings: Settings, before: int) -> int:
+    """Images below the group's offsets; as before while the broker is away."""
+    try:
+        with Log(settings, settings.topics.images) as log:
+            offsets = committed_offsets(settings, settings.topics.images, log.partitions())
+            return sum(offset or 0 for offset in offsets.values())
+    except LinewatchError:
+        return before
+
+
+def _environment(servers: LocalServers) -> None:
+    """What every process of the run inherits."""
+    os.environ.update(servers.environment())
+    os.environ["RAY_AUTH_MODE"] = "token"
+    os.environ["RAY_AUTH_TOKEN"] = secrets.token_urlsafe(32)
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+
+
+def _settings(run: ChaosRun, ray_address: str) -> Settings:
+    return Settings.from_values(
+        {
+            "topics": {"partitions": max(8, 4 * run.replicas)},
+            "stream": {"decode_threads": 1, "batch_images": 32},
+            "engine": {"device": "cpu", "threads": 1},
+            "serving": {
+                "replicas": run.replicas,
+                "max_replicas_per_node": -(-run.replicas // run.nodes) + 1,
+                "ray_address": ray_address,
+                "port": 0,
+                "log_format": "json",
+            },
+        }
+    )

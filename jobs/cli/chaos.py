@@ -1,0 +1,74 @@
+"""`linewatch chaos`: faults on purpose, and the count."""
+
+import json
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--images", "-n", default=10_000, show_default=True, type=click.IntRange(min=1), help="How many.")
+@click.option("--seed", default=0, show_default=True, help="Decides what is done to whom, and when.")
+@click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=1), help="Images a second.")
+@click.option("--replicas", default=2, show_default=True, type=click.IntRange(min=1), help="Members of the group.")
+@click.option("--nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Worker nodes of Ray.")
+@click.option("--kafka", type=click.Choice(["auto", "apache", "tansu"]), default="auto", show_default=True)
+@click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Of Apache Kafka.")
+@click.option(
+    "--every", multiple=True, metavar="KIND=S",
+    help="Seconds between two faults of a kind, 0 for never: replica, stopped, broker, store, node. May be repeated.",
+)  # fmt: skip
+@click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path("chaos-results"), show_default=True, help="New."
+)
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.pass_context
+def chaos(
+    ctx: click.Context,
+    images: int,
+    seed: int,
+    rate: float,
+    replicas: int,
+    nodes: int,
+    kafka: str,
+    brokers: str,
+    every: tuple[str, ...],
+    folder: Path,
+    json_file: Path | None,
+) -> None:
+    """Send IMAGES through servers, nodes and replicas of its own while they are killed, and count what came out.
+
+    By default a replica is killed with -9 every 20 s and one is stopped past its session every 90 s; a broker and the
+    S3 server are killed every two minutes, a worker node with all on it every three. FOLDER gets timeline.jsonl, what
+    was done to whom and when, and audit.json.
+
+    Exit status: 0 every image has exactly one event or dead letter and every event its mask, 1 the count is off.
+
+    \b
+    Example:  linewatch chaos --images 2000 --every node=0 --json chaos.json
+              linewatch chaos --images 100000 --brokers 3 --every broker=30
+    """
+    from jobs.chaos.plan import INTERVALS_S
+    from jobs.chaos.run import ChaosRun, run_chaos
+    from jobs.progress import Screen
+
+    intervals = dict(INTERVALS_S)
+    for one in every:
+        kind, _, seconds = one.partition("=")
+        if kind not in intervals or not seconds.replace(".", "", 1).isdigit():
+            raise click.BadParameter(
+                f"{one!r}: write KIND=SECONDS with one of {', '.join(intervals)}", param_hint="--every"
+            )
+        intervals[kind] = float(seconds)
+    if folder.exists():
+        raise click.BadParameter(f"{folder} is there already: give a new folder, or remove it", param_hint="--folder")
+    screen = Screen()
+    run = ChaosRun(images, seed, kafka, int(brokers), replicas, nodes, rate, intervals)  # type: ignore[arg-type]
+    found = run_chaos(run, folder, screen)
+    if json_file:
+        json_file.write_text(json.dumps(found, indent=2) + "\n")
+    for name, value in found.items():
+        if name != "run":
+            screen.say(f"{name}: {value}")
+    if not found["right"]:
+        ctx.exit(1)

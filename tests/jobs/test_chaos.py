@@ -1,0 +1,122 @@
+"""The plan of a chaos run, and how it is judged; the run itself in tests/end_to_end/test_chaos.py."""
+
+import itertools
+import json
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from jobs.audit.report import TROUBLES, Audit, PartitionCount
+from jobs.chaos.camera import CAMERAS, send_all
+from jobs.chaos.faults import Timeline
+from jobs.chaos.plan import INTERVALS_S, plan
+from jobs.chaos.run import ChaosRun, figures
+from jobs.cli import main
+from pipeline.settings import Settings
+
+
+def test_a_seed_decides_what_is_done_and_when() -> None:
+    first, again, other = (list(itertools.islice(plan(seed, INTERVALS_S), 200)) for seed in (1, 1, 2))
+    assert first == again
+    assert first != other
+    assert [fault.at_s for fault in first] == sorted(fault.at_s for fault in first)
+    until_s = first[-1].at_s
+    for kind, count in Counter(fault.kind for fault in first).items():
+        assert count == pytest.approx(until_s / INTERVALS_S[kind], abs=1.3)
+    assert all(0 <= fault.pick < 1 for fault in first)
+
+
+def test_a_kind_that_is_left_out_moves_no_other() -> None:
+    without = {**INTERVALS_S, "replica": 0.0}
+    kept = list(itertools.islice(plan(0, without), 20))
+    assert not [fault for fault in kept if fault.kind == "replica"]
+    assert kept == [fault for fault in itertools.islice(plan(0, INTERVALS_S), 300) if fault.kind != "replica"][:20]
+
+
+def audit(**troubles: int) -> Audit:
+    partition = PartitionCount(0, 0, 100, 100, 99, 1, 0, 0, 0)
+    return Audit(
+        topic="linewatch.images", group="linewatch", since=None, until=None, exactly_once=True, partitions=[partition],
+        verdicts={"OK": 99}, deadletters={"UnreadableImage": 1}, masks=99, heat_maps=0,
+        troubles={**dict.fromkeys(TROUBLES, 0), **troubles}, examples={}, longest_gap_s={"/a": 1.0, "/b": 7.126},
+        notes=[],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("found", "right"),
+    [
+        (audit(), True),
+        (audit(lost=1), False),
+        (audit(doubled_same_id=1), False),
+        (audit(doubled_other=2), False),
+        (audit(masks_missing=1), False),
+        (replace(audit(doubled_same_id=1), exactly_once=False), True),
+        (replace(audit(), partitions=[PartitionCount(0, 0, 100, 100, 90, 1, 9, 0, 0)]), False),
+        (replace(audit(), partitions=[PartitionCount(0, 0, 90, 90, 89, 1, 0, 0, 0)]), False),
+    ],
+)
+def test_a_run_is_right_where_all_images_are_there_with_one_outcome_each(
+    tmp_path: Path, found: Audit, right: bool
+) -> None:
+    timeline = Timeline(tmp_path / "timeline.jsonl", lambda _: None)
+    timeline.counts["replica"] += 3
+    timeline.note("replica", "kill -9 of replica 7")
+    told = figures(ChaosRun(100), found, timeline, 12.34, "servers")
+    assert told["right"] is right
+    assert told["kills"] == {"replica": 3, "stopped": 0, "broker": 0, "store": 0, "node": 0}
+    assert told["longest_gap_s"] == 7.13
+    json.dumps(told)
+    (line,) = (tmp_path / "timeline.jsonl").read_text().splitlines()
+    assert json.loads(line)["what"] == "kill -9 of replica 7"
+
+
+class Producer:
+    """Takes messages, and fails where it is told to."""
+
+    failing = 0
+    taken: list[str] = []  # noqa: RUF012
+
+    def send(self, _topic: str, _value: bytes, key: bytes, headers: list[tuple[str, bytes]]) -> "Producer":
+        self.taken.append(dict(headers)["ce_id"].decode() + key.decode())
+        return self
+
+    def flush(self, timeout: float) -> None:
+        pass
+
+    def get(self, timeout: float) -> None:  # noqa: ARG002
+        if Producer.failing:
+            Producer.failing -= 1
+            raise OSError("the broker is away")
+
+    def close(self, timeout: float) -> None:
+        pass
+
+
+def test_cameras_send_what_was_not_acknowledged_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Producer.failing, Producer.taken = 2, []
+    monkeypatch.setattr("jobs.chaos.camera.make_producer", lambda *_, **__: Producer())
+    image = tmp_path / "a.jpg"
+    image.write_bytes(b"x")
+    said: list[int] = []
+    assert send_all(Settings.from_values({}), [image], 200, 1e6, said.append) == 200
+    assert len(set(Producer.taken)) == 200
+    assert len(Producer.taken) > 200
+    assert len({one.partition("/")[2] for one in Producer.taken}) == CAMERAS
+    assert said[-1] == 200
+
+
+@pytest.mark.parametrize("every", ["replica", "replica=soon", "cable=3"])
+def test_faults_that_are_none_are_refused(every: str, tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["chaos", "--every", every, "--folder", str(tmp_path / "new")])
+    assert done.exit_code == 2
+    assert "write KIND=SECONDS with one of replica, stopped, broker, store, node" in done.output
+
+
+def test_a_folder_that_is_there_is_refused(tmp_path: Path) -> None:
+    done = CliRunner().invoke(main, ["chaos", "--folder", str(tmp_path)])
+    assert done.exit_code == 2
+    assert "is there already" in done.output
