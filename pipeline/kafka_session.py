@@ -11,7 +11,7 @@ from typing import Any
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 from kafka.structs import OffsetAndMetadata
 
 from pipeline import metrics
@@ -104,13 +104,17 @@ class KafkaSession:
         return found
 
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
+        # Before the leases are looked at: what is revoked after this line makes the generation an old one.
+        membership = self._consumer.group_metadata()
         after = {TopicPartition(topic, number): offset for (topic, number), offset in offsets_after(finished).items()}
         offsets = {tp: OffsetAndMetadata(offset, self._note(tp, offset), -1) for tp, offset in after.items()}
         try:
+            if not all(self.owns(record) for record in finished):
+                raise CommitFailedError("a partition was revoked this very moment")
             if self._exactly_once:
                 self._producer.begin_transaction()
                 self._send(outgoing)
-                self._producer.send_offsets_to_transaction(offsets, self._consumer.group_metadata())
+                self._producer.send_offsets_to_transaction(offsets, membership)
                 self._producer.commit_transaction()
             else:
                 self._send(outgoing)
@@ -262,11 +266,25 @@ class KafkaSession:
         self._commit_notes(notes)
 
     def _commit_notes(self, notes: dict[TopicPartition, OffsetAndMetadata]) -> None:
-        """Offsets that are committed already, with other metadata. Where it fails, a note is missing and no more."""
+        """Offsets that are committed already, with other metadata. Where it fails, a note is missing and no more.
+
+        In a transaction where there are any: it carries this generation, and a client that tries a plain commit again
+        after a rebalance would set back what another member has committed meanwhile.
+        """
+        membership = self._consumer.group_metadata()
+        owned = {tp: note for tp, note in notes.items() if tp in self._leases}
+        if not owned:
+            return
         try:
-            self._consumer.commit(notes, timeout_ms=NOTE_TIMEOUT_MS)
+            if self._exactly_once:
+                self._producer.begin_transaction()
+                self._producer.send_offsets_to_transaction(owned, membership)
+                self._producer.commit_transaction()
+            else:
+                self._consumer.commit(owned, timeout_ms=NOTE_TIMEOUT_MS)
         except CLIENT_ERRORS as error:
             log.info("no note at the committed offsets: %s: %s", type(error).__name__, error)
+            self._abort()
 
     def _note(self, tp: TopicPartition, offset: int) -> str:
         """The metadata of a commit: among suspects the next one is begun with it."""

@@ -13,7 +13,7 @@ from infra.local.program import Missing
 from tests.end_to_end.conftest import Plants
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
-IMAGES = 1500
+IMAGES = 1200
 
 
 def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_path: Path) -> None:
@@ -21,7 +21,7 @@ def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_pa
     if isinstance(found, Missing):
         pytest.skip(f"Apache Kafka: {found.why}. {found.how_to_get}")
     plants.close()  # the run has a plant of its own
-    every = ("replica=12", "stopped=40", "broker=30", "store=25", "node=35")
+    every = ("replica=12", "stopped=28", "broker=24", "store=20", "node=30")
     linewatch = str(Path(sys.executable).with_name("linewatch"))
     command = [linewatch, "chaos", "-n", str(IMAGES), "--rate", "30", "--seed", "1"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LINEWATCH_", "RAY_"))}
