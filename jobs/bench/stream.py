@@ -18,7 +18,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,6 +49,7 @@ SERVICE_MS = 50.0
 REPLICAS = (1, 2, 4, 8)
 SIZES_BYTES = (1_000, 60_000, 500_000)
 CEILING_BYTES = 256_000_000
+ENDED = "a measured process ended; its messages are above"
 Report = dict[str, Any]
 
 
@@ -73,8 +74,12 @@ class SubjectProcess:
             stdout=subprocess.PIPE,
             text=True,
         )
-        self._send(asdict(Subject(settings.public(), rank, service_ms)))
-        self.answer()
+        try:
+            self._send(asdict(Subject(settings.public(), rank, service_ms)))
+            self.answer()
+        except ServingError:
+            self.close()
+            raise
 
     def order(self, **order: Any) -> None:
         self._send(order)
@@ -83,18 +88,22 @@ class SubjectProcess:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
-            raise ServingError("a measured process ended; its messages are above")
+            raise ServingError(ENDED)
         return json.loads(line)
 
     def _send(self, told: object) -> None:
         assert self._process.stdin
-        self._process.stdin.write(json.dumps(told) + "\n")
-        self._process.stdin.flush()
+        try:
+            self._process.stdin.write(json.dumps(told) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            raise ServingError(ENDED) from None
 
     def close(self) -> None:
         assert self._process.stdin
         assert self._process.stdout
-        self._process.stdin.close()
+        with suppress(BrokenPipeError):
+            self._process.stdin.close()
         self._process.stdout.close()
         try:
             self._process.wait(20)
