@@ -12,7 +12,9 @@ import click
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=1), help="Images a second.")
 @click.option("--replicas", default=2, show_default=True, type=click.IntRange(min=1), help="Members of the group.")
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Worker nodes of Ray.")
-@click.option("--kafka", type=click.Choice(["auto", "apache", "tansu"]), default="auto", show_default=True)
+@click.option(
+    "--kafka", type=click.Choice(["auto", "apache", "tansu"]), default="auto", show_default=True, help="Which broker."
+)
 @click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Of Apache Kafka.")
 @click.option(
     "--every", multiple=True, metavar="KIND=S",

@@ -53,7 +53,7 @@ def test_a_real_stream_is_right_until_it_is_spoilt(
         replay(settings, store, photographs(4, camera[-4:]), product="bottle", camera=camera, fps=200)
     broken = message("broken", b"no image")
     send(settings, [Outgoing(topics.images, broken.key, broken.value, broken.headers)])
-    open_session = partial(KafkaSession, settings, rank=0, exactly_once=exactly_once)
+    open_session = partial(KafkaSession, settings, rank=lambda: 0, exactly_once=exactly_once)
     worker = StreamWorker(Inspector(settings, store), open_session)
     worker.start()
 
