@@ -149,3 +149,17 @@ class Stream:
         time = image.timestamp_ms + 100
         log.append(Record(message.topic, 0, len(log), message.key, message.value, message.headers, time))
         return log[-1]
+
+
+def inspected_stream() -> Stream:
+    """Four images in each of two partitions, with holes that control records leave; each inspected, one refused."""
+    stream = Stream()
+    for partition in (0, 1):
+        for number in range(4):
+            image = stream.image(partition, gap=number % 2)
+            if (partition, number) == (1, 3):
+                stream.refuse(image)
+            else:
+                stream.inspect(image)
+    stream.mask(stream.images[3], kind="heat", mask=b"heat")
+    return stream
