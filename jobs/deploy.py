@@ -41,7 +41,7 @@ def deploy(
 
     ensure_topics(settings)
     if settings.serving.port == 0:
-        settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": _free_port()})})
+        settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": free_port()})})
     client = _client(session)
     metrics_folder = f"{session.folder}/linewatch-metrics"
     config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
@@ -92,7 +92,8 @@ def withdraw() -> None:
     serve.delete(APPLICATION)
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One of 127.0.0.1 that nobody listens on right now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -4,6 +4,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from jobs.deploy import free_port
+
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 _FIRST_WORKER = 3  # of 127.0.0.x; .2 is the head
 
@@ -19,6 +21,7 @@ class WorkerNodes:
             self.add()
 
     def add(self) -> None:
+        """Start one more, in the main thread: Ray sets signal handlers."""
         address = f"127.0.0.{self._next}"
         self._next = self._next + 1 if self._next < 250 else _FIRST_WORKER
         node = self._cluster.add_node(
@@ -27,7 +30,7 @@ class WorkerNodes:
         self._nodes.append((address, node))
 
     def kill(self, pick: float) -> str:
-        """Its raylet and all on it, at once; returns its address."""
+        """Its raylet and all on it, at once; returns its address. Any thread may."""
         address, node = self._nodes.pop(int(pick * len(self._nodes)))
         self._cluster.remove_node(node, allow_graceful=False)
         return address
@@ -45,6 +48,7 @@ def ray_cluster(nodes: int, cpus: int) -> Iterator[tuple[str, WorkerNodes]]:
             "node_ip_address": "127.0.0.2",
             "include_dashboard": True,
             "dashboard_host": "127.0.0.1",
+            "dashboard_port": free_port(),  # beside another Ray of this machine
             "object_store_memory": OBJECT_STORE_BYTES,
         },
     )

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from queue import SimpleQueue
 from threading import Event, Thread
 from typing import Any
 
@@ -48,6 +49,7 @@ class Faults:
         self._servers, self._session, self._nodes, self._timeline = servers, session, nodes, timeline
         self._stopped_s = session_timeout_s + 2
         self._stopped: set[int] = set()
+        self._errands: SimpleQueue[Callable[[], None]] = SimpleQueue()
         self._over = Event()
         self._threads: list[Thread] = []
 
@@ -57,8 +59,13 @@ class Faults:
             self._threads.append(Thread(target=self._do_all, args=(faults, begun), daemon=True))
             self._threads[-1].start()
 
+    def run_errands(self) -> None:
+        """Of the main thread, and to be called by it every now and then: only there can Ray start a node."""
+        while not self._errands.empty():
+            self._errands.get()()
+
     def end(self) -> None:
-        """No more faults; what was taken away is there again when this returns."""
+        """No more faults; the servers that were taken away are there again when this returns."""
         self._over.set()
         for thread in self._threads:
             thread.join(120)
@@ -117,7 +124,7 @@ class Faults:
         name = self._nodes.kill(fault.pick)
         self._done(fault, f"node {name} killed with all on it")
         self._over.wait(NODE_DOWN_S)
-        self._nodes.add()
+        self._errands.put(self._nodes.add)
 
     def _pick_replica(self, fault: Fault) -> int | None:
         pids = sorted(

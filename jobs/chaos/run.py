@@ -79,7 +79,7 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
             with _camera(run, settings, sent[0].parent) as camera:
                 faults.run([plan(run.seed, {kind: every_s}) for kind, every_s in run.intervals_s.items()], begun)
                 try:
-                    _until_drained(run, settings, camera, step.advance)
+                    _until_drained(run, settings, camera, faults, step.advance)
                 finally:
                     faults.end()
         took_s = time.monotonic() - begun
@@ -144,11 +144,12 @@ def _camera(run: ChaosRun, settings: Settings, folder: Path) -> Iterator[Camera]
             process.kill()
 
 
-def _until_drained(run: ChaosRun, settings: Settings, camera: Camera, on_progress: Any) -> None:
+def _until_drained(run: ChaosRun, settings: Settings, camera: Camera, faults: Faults, on_progress: Any) -> None:
     """Until the cameras are done and nothing was committed for a while, with all of it committed; or all is stuck."""
     done, moved = 0, time.monotonic()
     while True:
         time.sleep(1.0)
+        faults.run_errands()
         now_done = _committed(settings, done)
         if now_done > done or not camera.ended:
             done, moved = now_done, time.monotonic()

@@ -38,4 +38,6 @@ def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_pa
     assert told["masks_missing"] == told["masks_wrong"] == told["masks_orphaned"] == 0
     assert all(told["kills"][kind] >= 1 for kind in ("replica", "broker", "store", "node", "stopped")), told["kills"]
     assert told["exactly_once"]
+    timeline = (tmp_path / "chaos" / "timeline.jsonl").read_text()
+    assert "node: could not be done" not in timeline, timeline
     assert done.returncode == 0
