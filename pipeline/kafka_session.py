@@ -205,14 +205,14 @@ class KafkaSession:
             future.get(timeout=FLUSH_TIMEOUT_S)
 
     def _abort(self) -> None:
-        """Leave no open transaction; a producer that can't abort is replaced, which fences it."""
-        try:
-            if self._exactly_once:
-                metrics.aborts.inc()
-                self._producer.abort_transaction()
-                return
-        except CLIENT_ERRORS as error:
-            log.info("abort failed (%s); opening a new producer", type(error).__name__)
+        """Leave no open transaction: a new producer fences the old one, and thereby aborts what that left open.
+
+        Never by `abort_transaction`: kafka-python 3.0.12 keeps offsets that the broker refused, and sends them again
+        with the next transaction, under a generation that is valid by then. So they would set back what another
+        member has committed meanwhile, and its images would be inspected twice.
+        """
+        if self._exactly_once:
+            metrics.aborts.inc()
         try:
             self._close_producer()
         except CLIENT_ERRORS as error:

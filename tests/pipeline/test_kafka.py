@@ -180,10 +180,12 @@ def test_what_was_aborted_is_never_seen(plant: Plant, exactly_once: bool, monkey
         def refuse(*_: object) -> None:
             raise KafkaError("offsets refused")
 
+        producer = session._producer
         with monkeypatch.context() as patch:
-            patch.setattr(session._producer, "send_offsets_to_transaction", refuse)
+            patch.setattr(producer, "send_offsets_to_transaction", refuse)
             with pytest.raises(CommitLost, match="offsets refused"):
                 session.commit([Outgoing(settings.topics.events, b"k", b"aborted")], records)
+        assert session._producer is not producer, "refused offsets would travel with its next transaction"
         assert not any(session.owns(record) for record in records), "under a new lease"
         again = collect(session, 2)
         assert {record.value for record in again} == {b"a", b"b"}
