@@ -6,8 +6,9 @@ import pytest
 
 from jobs.audit.window import Window
 from jobs.since import moment
-from tests.jobs.fabricated import EVENTS, IMAGES, NOON, Stream, inspected_stream, ms
+from tests.jobs.fabricated import NOON, Stream, inspected_stream, ms
 from tests.jobs.test_audit import event_that_is_none, letter_that_is_none, lose_one, mask_of_no_event, troubles
+from tests.pipeline.line import EVENTS, IMAGES
 
 
 @pytest.fixture
