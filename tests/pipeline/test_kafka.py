@@ -194,6 +194,34 @@ def test_what_was_aborted_is_never_seen(plant: Plant, exactly_once: bool, monkey
     assert committed_values(settings, settings.topics.events, 1) == [b"committed"]
 
 
+@apache_only
+def test_offsets_that_the_broker_refused_are_never_sent_again(
+    plant: Plant, exactly_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client that kept them would commit images that were not published, or set a partition back."""
+    settings = prepared(plant)
+    produce(settings, *(b"%d" % number for number in range(6)))
+    with joined(settings, exactly_once=exactly_once) as session:
+        records = collect(session, 6)
+        membership = session._consumer.group_metadata()
+        old = membership._replace(generation_id=membership.generation_id - 1)
+        with monkeypatch.context() as patch:
+            patch.setattr(session._consumer, "group_metadata", lambda: old)
+            with pytest.raises(CommitLost):
+                session.commit(
+                    [Outgoing(settings.topics.events, b"k", b"refused")],
+                    [record for record in records if record.partition == 0][:2],
+                )
+        again = [record for record in collect(session, 6) if record.partition == 1]
+        session.commit([Outgoing(settings.topics.events, b"k", b"taken")], again)
+        offsets = {
+            number: session._consumer.committed(TopicPartition(settings.topics.images, number)) for number in (0, 1)
+        }
+    assert offsets[1] == 3
+    assert not offsets[0], "its images were not published"
+    assert committed_values(settings, settings.topics.events, 1) == [b"taken"]
+
+
 @both
 def test_a_message_that_can_never_be_sent_is_a_lost_commit_and_nothing_is_half_done(
     plant: Plant, exactly_once: bool
