@@ -4,27 +4,33 @@ An image that kills the process that decodes it leaves no trace but an offset th
 the offset that it begins there. Whoever begins at a noted offset takes the messages behind it up one by one, each alone
 and noted as such, until it is past everything that can have been in flight; one that was taken up alone too often and
 never finished is set aside. A commit past the message clears the note.
+
+Who took it up alone is noted too: members also lose partitions while they live, to others that join or leave, and that
+is no fault of the image.
 """
 
 import re
 from dataclasses import dataclass
 
-_NOTE = re.compile(r"linewatch begun=(\d{1,6}) alone=(\d{1,6})")
+_NOTE = re.compile(r"linewatch begun=(\d{1,6}) alone=(\d{1,6})(?: by=(\S{1,64}))?")
 
 
 @dataclass(frozen=True)
 class Attempts:
-    """begun: times that a member began at this offset. alone: times that its message was taken up by itself."""
+    """How often a member began at this offset, how often its message was taken up alone, and by whom last."""
 
     begun: int = 0
     alone: int = 0
+    by: str = ""
 
     def note(self) -> str:
         """As the offset's metadata."""
-        return f"linewatch begun={self.begun} alone={self.alone}" if self.begun or self.alone else ""
+        if not (self.begun or self.alone):
+            return ""
+        return f"linewatch begun={self.begun} alone={self.alone}" + (f" by={self.by}" if self.by else "")
 
     @classmethod
     def read(cls, metadata: str | None) -> "Attempts":
         """From the offset's metadata; anything else, written by other tools, counts as nothing."""
         found = _NOTE.fullmatch(metadata or "")
-        return cls(int(found[1]), int(found[2])) if found else cls()
+        return cls(int(found[1]), int(found[2]), found[3] or "") if found else cls()

@@ -2,6 +2,7 @@
 
 import itertools
 import logging
+import uuid
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -28,6 +29,8 @@ JOIN_SLICE_MS = 1000
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
+PROCESS = f"linewatch-{uuid.uuid4().hex[:12]}"
+"""The client id of this process's members, by which others tell whether it lives."""
 MOST_BATCHES_IN_FLIGHT = 8
 """More than a worker ever has: so far behind a committed offset may lie what ended a process."""
 # kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
@@ -49,6 +52,7 @@ class KafkaSession:
         """
         self._settings = settings
         self._rank = rank
+        self._process = PROCESS
         self._exactly_once = exactly_once
         self._instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         self._leases: dict[TopicPartition, int] = {}
@@ -90,10 +94,11 @@ class KafkaSession:
     def attempt(self, record: Record) -> int:
         tp = TopicPartition(record.topic, record.partition)
         before = self._attempts.get(tp, Attempts())
-        after = replace(before, alone=before.alone + 1)
+        died = before.alone - (1 if before.alone and self._lives(before.by) else 0)
+        after = replace(before, alone=died + 1, by=self._process)
         self._commit_notes({tp: OffsetAndMetadata(record.offset, after.note(), -1)})
         self._attempts[tp] = after
-        return before.alone
+        return died
 
     def lag(self) -> dict[int, int]:
         found = {}
@@ -243,6 +248,18 @@ class KafkaSession:
             end_left_open(self._settings)
         return self._consumer.committed(tp, metadata=True, timeout_ms=self._settings.kafka.transaction_timeout_ms)
 
+    def _lives(self, process: str) -> bool:
+        """Whether a process that took a message up has only lost its partition. Where nobody can tell, it has died."""
+        if process == self._process:
+            return True
+        with admin_client(self._settings) as admin:
+            try:
+                group = admin.describe_groups([self._settings.kafka.group])[self._settings.kafka.group]
+            except KafkaError as error:
+                log.info("the group's members can't be listed: %s: %s", type(error).__name__, error)
+                return False
+        return any(one["client_id"] == process for one in group["members"])
+
     def _note_beginning(self, partitions: Collection[TopicPartition]) -> None:
         """Count that a member begins at these offsets. Where one did before, and never got past it, are suspects.
 
@@ -318,6 +335,7 @@ class KafkaSession:
         consumer = make_consumer(
             self._settings,
             group_id=self._settings.kafka.group,
+            client_id=self._process,
             session_timeout_ms=self._settings.kafka.session_timeout_ms,
             # Members learn of a rebalance by their heartbeats: it takes as long as the slowest of them.
             heartbeat_interval_ms=max(300, self._settings.kafka.session_timeout_ms // 6),
