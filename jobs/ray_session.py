@@ -90,7 +90,7 @@ def _attach(address: str) -> Any:
     import ray
 
     try:
-        return ray.init(address=address, log_to_driver=False)
+        return ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ServingError(

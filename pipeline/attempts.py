@@ -1,9 +1,9 @@
 """How often somebody began at a message: kept in the metadata of the group's committed offset.
 
 An image that kills the process that decodes it leaves no trace but an offset that does not move. So a member notes at
-the offset that it begins there. Whoever begins at a noted offset takes the messages behind it up one by one, each alone
-and noted as such, until it is past everything that can have been in flight; one that was taken up alone too often and
-never finished is set aside. A commit past the message clears the note.
+the offset that it begins there. Whoever begins where two have before takes the messages behind it up one by one, each
+alone and noted as such, until it is past everything that can have been in flight; one that was taken up alone too
+often and never finished is set aside. A commit past the message clears the note.
 
 Who took it up alone is noted too: members also lose partitions while they live, to others that join or leave, and that
 is no fault of the image.

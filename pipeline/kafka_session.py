@@ -31,6 +31,8 @@ UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
 PROCESS = f"linewatch-{uuid.uuid4().hex[:12]}"
 """The client id of this process's members, by which others tell whether it lives."""
+DEATHS_TO_SUSPECT = 2
+"""At one offset. Going alone is slow, and one death is more often a machine's than an image's."""
 MOST_BATCHES_IN_FLIGHT = 8
 """More than a worker ever has: so far behind a committed offset may lie what ended a process."""
 # kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
@@ -261,7 +263,7 @@ class KafkaSession:
         return any(one["client_id"] == process for one in group["members"])
 
     def _note_beginning(self, partitions: Collection[TopicPartition]) -> None:
-        """Count that a member begins at these offsets. Where one did before, and never got past it, are suspects.
+        """Count that a member begins at these offsets. Where several did, and none got past it, are suspects.
 
         Not before there is a message: a member that leaves again without one has not begun.
         """
@@ -272,7 +274,8 @@ class KafkaSession:
         for tp in partitions:
             before = self._attempts[tp]
             self._attempts[tp] = replace(before, begun=before.begun + 1)
-            window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if before.begun else 0
+            suspect = before.begun >= DEATHS_TO_SUSPECT
+            window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if suspect else 0
             self._suspects_end[tp] = self._committed[tp] + window
             notes[tp] = OffsetAndMetadata(self._committed[tp], self._attempts[tp].note(), -1)
             if window:

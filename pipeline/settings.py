@@ -131,7 +131,7 @@ class Stream(Section):
     min_area_px: int | None = Field(None, ge=1, description="Smallest region kept, in px of the original image")
     release_poll_s: float = Field(2.0, gt=0, description="How often champion aliases are looked up")
     poison_attempts: int = Field(
-        3, ge=1, le=100, description="How often a suspect of ending its process is tried alone before it is set aside"
+        2, ge=1, le=100, description="How often a suspect of ending its process is tried alone before it is set aside"
     )
     heartbeat_timeout_s: float = Field(60.0, gt=0, description="A worker silent for longer fails its health check")
 

@@ -1,4 +1,4 @@
-"""The cameras of a chaos run, a process of their own: `python -m jobs.chaos.camera SETTINGS FOLDER IMAGES RATE`.
+"""The cameras of a chaos run, a process of their own: `python -m jobs.chaos.camera SETTINGS FOLDER IMAGES RATE BURST`.
 
 They outlive every broker: images that were not acknowledged are sent again by a new client. Each line of its output is
 how many were acknowledged.
@@ -30,8 +30,13 @@ HANDFUL = 64
 CLIENT_ERRORS = (KafkaError, BrokerUnavailable, AssertionError, RuntimeError, OSError)
 
 
-def send_all(settings: Settings, files: list[Path], images: int, per_s: float, say: Callable[[int], None]) -> int:
-    """Send ``images`` images, evenly over the cameras; returns how many, once all are acknowledged."""
+def send_all(
+    settings: Settings, files: list[Path], images: int, per_s: float, burst: float, say: Callable[[int], None]
+) -> int:
+    """Send ``images`` images, evenly over the cameras, the middle half of them ``burst`` times as fast.
+
+    Returns how many, once all are acknowledged.
+    """
     values = [path.read_bytes() for path in files]
     run = uuid.uuid4().hex[:8]
     acknowledged = 0
@@ -44,7 +49,7 @@ def send_all(settings: Settings, files: list[Path], images: int, per_s: float, s
                 # All of a handful or none of it: those of a handful that is sent again may be there already, and are
                 # images of their own, which get events of their own.
                 handful = range(acknowledged, min(images, acknowledged + HANDFUL))
-                time.sleep(max(0.0, begun + handful.start / per_s - time.monotonic()))
+                time.sleep(max(0.0, begun + due_s(handful.start, images, per_s, burst) - time.monotonic()))
                 sent = [_send(producer, settings, f"chaos-{run}-{number:07d}", number, values) for number in handful]
                 producer.flush(timeout=30)
                 for future in sent:
@@ -58,6 +63,12 @@ def send_all(settings: Settings, files: list[Path], images: int, per_s: float, s
                 with suppress(*CLIENT_ERRORS):
                     producer.close(timeout=2)
     return acknowledged
+
+
+def due_s(number: int, images: int, per_s: float, burst: float) -> float:
+    """When that image is captured, in seconds after the first."""
+    in_burst = min(max(0.0, number - images / 4), images / 2)
+    return (number - in_burst) / per_s + in_burst / (per_s * burst)
 
 
 def _send(producer: KafkaProducer, settings: Settings, name: str, number: int, values: list[bytes]) -> Any:
@@ -75,4 +86,5 @@ if __name__ == "__main__":
         sys.stdout.flush()
 
     received = Settings.received(json.loads(sys.argv[1]))
-    tell(send_all(received, sorted(Path(sys.argv[2]).iterdir()), int(sys.argv[3]), float(sys.argv[4]), tell))
+    files, rate, factor = sorted(Path(sys.argv[2]).iterdir()), float(sys.argv[4]), float(sys.argv[5])
+    tell(send_all(received, files, int(sys.argv[3]), rate, factor, tell))

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -23,6 +23,7 @@ from jobs.chaos.cluster import ray_cluster
 from jobs.chaos.faults import Faults, Timeline
 from jobs.chaos.plan import INTERVALS_S, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
+from jobs.chaos.samples import Sample, Samples, draw, memory
 from jobs.connect import open_store
 from jobs.deploy import delivery, deploy, shut_down
 from jobs.progress import Screen
@@ -37,20 +38,31 @@ STUCK_S = 300.0
 
 @dataclass(frozen=True)
 class ChaosRun:
-    """rate: images a second. replicas: on so many nodes. intervals_s: see jobs.chaos.plan, 0 for never."""
+    """rate: images a second, and ``burst`` times that for the middle half of them. replicas: on so many nodes; more, up
+    to max_replicas, when lag grows. intervals_s: see jobs.chaos.plan, 0 for never.
+    """
 
     images: int
     seed: int = 0
     kafka: KafkaKind = "auto"
     brokers: int = 1
     replicas: int = 2
+    max_replicas: int = 0
     nodes: int = 2
     rate: float = 100.0
+    burst: float = 1.0
     intervals_s: Mapping[Kind, float] = field(default_factory=lambda: dict(INTERVALS_S))
+
+    @property
+    def replicas_per_node(self) -> int:
+        """One more than their share: a node may be away."""
+        return -(-max(self.replicas, self.max_replicas) // self.nodes) + 1
 
 
 def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
-    """Everything, in a folder that is new: servers' data, `timeline.jsonl`, `audit.json`. Returns the figures.
+    """Everything, in a folder that is new: servers' data, `timeline.jsonl`, `samples.jsonl`, `chaos.png`, `audit.json`.
+
+    Returns the figures.
 
     Raises:
         LinewatchError: the plant could not be set up. What goes wrong later is counted, not raised.
@@ -62,7 +74,7 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
                 LocalServers.start(folder / "servers", kafka=run.kafka, brokers=run.brokers, say=step.say)
             )
             _environment(servers)
-            address, nodes = stack.enter_context(ray_cluster(run.nodes, -(-run.replicas // run.nodes) + 1))
+            address, nodes = stack.enter_context(ray_cluster(run.nodes, run.replicas_per_node))
             settings = _settings(run, address)
             store = open_store(settings)
             ensure_topics(settings)
@@ -75,20 +87,25 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
         begun = time.monotonic()
         with screen.step("Chaos") as step:
             timeline = Timeline(folder / "timeline.jsonl", step.say)
+            samples = Samples(folder / "samples.jsonl", session)
             faults = Faults(servers, session, nodes, timeline, settings.kafka.session_timeout_ms / 1000)
             with _camera(run, settings, sent[0].parent) as camera:
                 faults.run([plan(run.seed, {kind: every_s}) for kind, every_s in run.intervals_s.items()], begun)
                 try:
-                    _until_drained(run, settings, camera, faults, step.advance)
+                    _until_drained(run, settings, camera, faults, samples, step.advance)
                 finally:
                     faults.end()
         took_s = time.monotonic() - begun
         audit = run_audit(settings, Window.between(None, None), screen)
     (folder / "audit.json").write_text(json.dumps(audit.figures(), indent=2) + "\n")
-    return figures(run, audit, timeline, took_s, servers.describe())
+    title = f"{run.images:,} images, {servers.describe()}"
+    draw(samples.taken, folder / "timeline.jsonl", folder / "chaos.png", title)
+    return figures(run, audit, timeline, samples.taken, took_s, servers.describe())
 
 
-def figures(run: ChaosRun, audit: Audit, timeline: Timeline, took_s: float, servers: str) -> dict[str, Any]:
+def figures(
+    run: ChaosRun, audit: Audit, timeline: Timeline, samples: Sequence[Sample], took_s: float, servers: str
+) -> dict[str, Any]:
     """The JSON of a run; `right` is what its exit status says."""
     troubles = audit.troubles
     doubled = troubles["doubled_other"] + (0 if not audit.exactly_once else troubles["doubled_same_id"])
@@ -110,6 +127,8 @@ def figures(run: ChaosRun, audit: Audit, timeline: Timeline, took_s: float, serv
         **told,
         "verdicts": audit.verdicts,
         "exactly_once": audit.exactly_once,
+        "most_replicas": max((len(one.rss_mib) for one in samples), default=0),
+        "memory": memory(samples),
         "seconds": round(took_s, 1),
         "servers": servers,
         "run": asdict(run),
@@ -137,22 +156,27 @@ class Camera:
 @contextmanager
 def _camera(run: ChaosRun, settings: Settings, folder: Path) -> Iterator[Camera]:
     command = [sys.executable, "-m", "jobs.chaos.camera", json.dumps(settings.public()), str(folder)]
-    with subprocess.Popen([*command, str(run.images), str(run.rate)], stdout=subprocess.PIPE, text=True) as process:
+    amounts = [str(run.images), str(run.rate), str(run.burst)]
+    with subprocess.Popen([*command, *amounts], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield Camera(process)
         finally:
             process.kill()
 
 
-def _until_drained(run: ChaosRun, settings: Settings, camera: Camera, faults: Faults, on_progress: Any) -> None:
+def _until_drained(
+    run: ChaosRun, settings: Settings, camera: Camera, faults: Faults, samples: Samples, on_progress: Any
+) -> None:
     """Until the cameras are done and nothing was committed for a while, with all of it committed; or all is stuck."""
     done, moved = 0, time.monotonic()
+    begun = moved
     while True:
         time.sleep(1.0)
         faults.run_errands()
         now_done = _committed(settings, done)
         if now_done > done or not camera.ended:
             done, moved = now_done, time.monotonic()
+        samples.take(time.monotonic() - begun, camera.acknowledged, done)
         on_progress(min(done, run.images), run.images)
         still_s = time.monotonic() - moved
         if camera.ended and camera.acknowledged < run.images:
@@ -187,7 +211,8 @@ def _settings(run: ChaosRun, ray_address: str) -> Settings:
             "engine": {"device": "cpu", "threads": 1},
             "serving": {
                 "replicas": run.replicas,
-                "max_replicas_per_node": -(-run.replicas // run.nodes) + 1,
+                "max_replicas": run.max_replicas or None,
+                "max_replicas_per_node": run.replicas_per_node,
                 "ray_address": ray_address,
                 "port": 0,
                 "log_format": "json",

@@ -10,7 +10,15 @@ import click
 @click.option("--images", "-n", default=10_000, show_default=True, type=click.IntRange(min=1), help="How many.")
 @click.option("--seed", default=0, show_default=True, help="Decides what is done to whom, and when.")
 @click.option("--rate", default=100.0, show_default=True, type=click.FloatRange(min=1), help="Images a second.")
+@click.option(
+    "--burst",
+    default=1.0,
+    show_default=True,
+    type=click.FloatRange(min=1),
+    help="So many times faster for the middle half of the images.",
+)
 @click.option("--replicas", default=2, show_default=True, type=click.IntRange(min=1), help="Members of the group.")
+@click.option("--max-replicas", default=0, type=click.IntRange(min=0), help="Up to so many when lag grows.")
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Worker nodes of Ray.")
 @click.option(
     "--kafka", type=click.Choice(["auto", "apache", "tansu"]), default="auto", show_default=True, help="Which broker."
@@ -30,7 +38,9 @@ def chaos(
     images: int,
     seed: int,
     rate: float,
+    burst: float,
     replicas: int,
+    max_replicas: int,
     nodes: int,
     kafka: str,
     brokers: str,
@@ -42,13 +52,16 @@ def chaos(
 
     By default a replica is killed with -9 every 20 s and one is stopped past its session every 90 s; a broker and the
     S3 server are killed every two minutes, a worker node with all on it every three. FOLDER gets timeline.jsonl, what
-    was done to whom and when, and audit.json.
+    was done to whom and when; samples.jsonl, the figures over time, and
+    chaos.png, their picture; and audit.json.
 
     Exit status: 0 every image has exactly one event or dead letter and every event its mask, 1 the count is off.
 
     \b
     Example:  linewatch chaos --images 2000 --every node=0 --json chaos.json
               linewatch chaos --images 100000 --brokers 3 --every broker=30
+              linewatch chaos --images 10000 --rate 15 --burst 10 --replicas 1 --max-replicas 3 \\
+                  --every replica=0 --every stopped=0 --every broker=0 --every store=0 --every node=0
     """
     from jobs.chaos.plan import INTERVALS_S
     from jobs.chaos.run import ChaosRun, run_chaos
@@ -65,7 +78,10 @@ def chaos(
     if folder.exists():
         raise click.BadParameter(f"{folder} is there already: give a new folder, or remove it", param_hint="--folder")
     screen = Screen()
-    run = ChaosRun(images, seed, kafka, int(brokers), replicas, nodes, rate, intervals)  # type: ignore[arg-type]
+    run = ChaosRun(
+        images=images, seed=seed, kafka=kafka, brokers=int(brokers),  # type: ignore[arg-type]
+        replicas=replicas, max_replicas=max_replicas, nodes=nodes, rate=rate, burst=burst, intervals_s=intervals,
+    )  # fmt: skip
     found = run_chaos(run, folder, screen)
     if json_file:
         json_file.write_text(json.dumps(found, indent=2) + "\n")

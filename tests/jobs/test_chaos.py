@@ -8,12 +8,14 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 
 from jobs.audit.report import TROUBLES, Audit, PartitionCount
-from jobs.chaos.camera import CAMERAS, send_all
+from jobs.chaos.camera import CAMERAS, due_s, send_all
 from jobs.chaos.faults import Timeline
 from jobs.chaos.plan import INTERVALS_S, plan
 from jobs.chaos.run import ChaosRun, figures
+from jobs.chaos.samples import Sample, draw, memory
 from jobs.cli import main
 from pipeline.settings import Settings
 
@@ -65,13 +67,40 @@ def test_a_run_is_right_where_all_images_are_there_with_one_outcome_each(
     timeline = Timeline(tmp_path / "timeline.jsonl", lambda _: None)
     timeline.counts["replica"] += 3
     timeline.note("replica", "kill -9 of replica 7")
-    told = figures(ChaosRun(100), found, timeline, 12.34, "servers")
+    told = figures(ChaosRun(100), found, timeline, [], 12.34, "servers")
     assert told["right"] is right
     assert told["kills"] == {"replica": 3, "stopped": 0, "broker": 0, "store": 0, "node": 0}
     assert told["longest_gap_s"] == 7.13
     json.dumps(told)
     (line,) = (tmp_path / "timeline.jsonl").read_text().splitlines()
     assert json.loads(line)["what"] == "kill -9 of replica 7"
+
+
+def test_memory_is_that_of_a_replica_that_ran_all_the_time() -> None:
+    samples = [
+        Sample(n, 200 * n, 200 * n, {7: 500.0 if n < 60 else 530.0, 8: 900.0} if n < 90 else {7: 530.0})
+        for n in range(100)
+    ]
+    assert memory(samples) == {"warm_mib": 500.0, "end_mib": 530.0, "growth": 0.06}
+    assert memory(samples[:55]) is None, "too early to tell"
+    assert memory([*samples[:95], Sample(95, 19_900, 19_900, {9: 1.0})]) is None, "it died"
+    assert memory([]) is None
+
+
+def test_the_figures_become_a_picture(tmp_path: Path) -> None:
+    timeline = Timeline(tmp_path / "timeline.jsonl", lambda _: None)
+    timeline.note("replica", "kill -9 of replica 7")
+    samples = [Sample(float(n), 30 * n, 28 * n, {7: 500.0}) for n in range(60)]
+    draw(samples, tmp_path / "timeline.jsonl", tmp_path / "chaos.png", "60 samples")
+    with Image.open(tmp_path / "chaos.png") as picture:
+        assert picture.size > (800, 600)
+    draw([], tmp_path / "none", tmp_path / "empty.png", "nothing")
+
+
+def test_a_burst_is_the_middle_half_of_the_images() -> None:
+    at = [due_s(number, 400, 10, 10) for number in (0, 100, 200, 300, 400)]
+    assert at == pytest.approx([0, 10, 11, 12, 22])
+    assert due_s(400, 400, 10, 1) == pytest.approx(40)
 
 
 class Producer:
@@ -102,7 +131,7 @@ def test_cameras_send_what_was_not_acknowledged_again(tmp_path: Path, monkeypatc
     image = tmp_path / "a.jpg"
     image.write_bytes(b"x")
     said: list[int] = []
-    assert send_all(Settings.from_values({}), [image], 200, 1e6, said.append) == 200
+    assert send_all(Settings.from_values({}), [image], 200, 1e6, 1.0, said.append) == 200
     assert len(set(Producer.taken)) == 200
     assert len(Producer.taken) > 200
     assert len({one.partition("/")[2] for one in Producer.taken}) == CAMERAS
