@@ -66,7 +66,7 @@ class ApacheKafka(Program):
     def prepare(self, say: Say) -> None:
         ensure_jars(say)
         # Written anew each time: ports may have changed, and they are stored nowhere else.
-        properties = server_properties(self.number, self.cluster, self.majority)
+        properties = server_properties(self.number, self.cluster, self.majority, self.host)
         (self.folder / "server.properties").write_text(properties, encoding="ascii")
         (self.folder / "log4j2.properties").write_text(LOG4J, encoding="ascii")
         if not (self.folder / "log" / "meta.properties").exists():

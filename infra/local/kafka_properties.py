@@ -36,16 +36,16 @@ TIMES = {
 }
 
 
-def server_properties(number: int, cluster: Sequence[Ports], majority: int) -> str:
+def server_properties(number: int, cluster: Sequence[Ports], majority: int, host: str = LOOPBACK) -> str:
     """Of the broker `number` (from 1) of `cluster`; each broker is a controller and a voter too."""
     ports = cluster[number - 1]
-    voters = [f"{node}@{LOOPBACK}:{its['controller']}" for node, its in enumerate(cluster, start=1)]
+    voters = [f"{node}@{host}:{its['controller']}" for node, its in enumerate(cluster, start=1)]
     lines = {
         "process.roles": "broker,controller",
         "node.id": str(number),
         "controller.quorum.voters": ",".join(voters),
-        "listeners": f"PLAINTEXT://{LOOPBACK}:{ports['main']},CONTROLLER://{LOOPBACK}:{ports['controller']}",
-        "advertised.listeners": f"PLAINTEXT://{LOOPBACK}:{ports['main']}",
+        "listeners": f"PLAINTEXT://{host}:{ports['main']},CONTROLLER://{host}:{ports['controller']}",
+        "advertised.listeners": f"PLAINTEXT://{host}:{ports['main']}",
         "controller.listener.names": "CONTROLLER",
         "inter.broker.listener.name": "PLAINTEXT",
         "listener.security.protocol.map": "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT",

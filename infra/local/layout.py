@@ -8,7 +8,7 @@ from pathlib import Path
 from infra.local.choice import Chosen, program_of
 from infra.local.credentials import Credentials
 from infra.local.errors import FolderUnusable
-from infra.local.ports import all_free, draw_ports
+from infra.local.ports import LOOPBACK, all_free, draw_ports
 from infra.local.program import Found, Ports, Program, Role, Say
 from infra.local.state import RECORD, Record
 
@@ -22,6 +22,7 @@ def lay_out(
     *,
     count: int = 1,
     s3_endpoint: str = "",
+    host: str = LOOPBACK,
 ) -> list[Program]:
     """`count` servers of one kind; on the ports of the last run, `before`, where those are to be had."""
     kind = chosen.program
@@ -32,7 +33,7 @@ def lay_out(
     if not all(all_free(ports.values(), kind.twin_offset) for ports in cluster):
         say(f"A port of {kind.title}'s last run is taken by another process now: drawing new ones")
         cluster = ()
-    return _programs(data_dir, kind, chosen.found, cluster or _drawn(kind, count), credentials, s3_endpoint)
+    return _programs(data_dir, kind, chosen.found, cluster or _drawn(kind, count), credentials, s3_endpoint, host)
 
 
 def recorded_programs(
@@ -73,6 +74,7 @@ def _programs(
     cluster: tuple[Ports, ...],
     credentials: Credentials,
     s3_endpoint: str,
+    host: str = LOOPBACK,
 ) -> list[Program]:
     folder = data_dir / kind.role / kind.kind
     return [
@@ -86,6 +88,7 @@ def _programs(
             credentials=credentials,
             s3_endpoint=s3_endpoint,
             number=number,
+            host=host,
         )
         for number in range(1, len(cluster) + 1)
     ]

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import ClassVar
 
 from infra.local.cache import cache_dir
-from infra.local.ports import LOOPBACK
 from infra.local.program import Found, Missing, Program, Role
 from infra.local.readiness import probe_s3
 
@@ -68,7 +67,7 @@ class MinioServer(Program):
             self.endpoint,
             # Left out, the console listens on every interface.
             "--console-address",
-            f"{LOOPBACK}:{self.ports['console']}",
+            f"{self.host}:{self.ports['console']}",
             # Left out, certificates of the user's own MinIO would turn this one to TLS.
             "--certs-dir",
             "certs",

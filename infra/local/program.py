@@ -39,6 +39,7 @@ class Program(ABC):
 
     `cluster` has the ports of each server that works together with this one as one cluster, its own included, and
     `number` says which of them it is, from 1. Each has a port for each of `port_names`; clients use "main".
+    `host` is the address that it listens on.
     """
 
     binary: str
@@ -49,6 +50,7 @@ class Program(ABC):
     credentials: Credentials
     s3_endpoint: str = ""
     number: int = 1
+    host: str = LOOPBACK
 
     kind: ClassVar[str]
     role: ClassVar[Role]
@@ -74,7 +76,7 @@ class Program(ABC):
 
     @property
     def endpoint(self) -> str:
-        return f"{LOOPBACK}:{self.ports['main']}"
+        return f"{self.host}:{self.ports['main']}"
 
     def prepare(self, say: Say) -> None:
         """Before each start: write the configuration, lay out the folder."""

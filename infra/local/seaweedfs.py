@@ -13,7 +13,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import ClassVar
 
-from infra.local.ports import LOOPBACK
 from infra.local.program import Found, Missing, Program, Role
 from infra.local.readiness import probe_s3
 
@@ -77,8 +76,8 @@ class SeaweedFS(Program):
             "-dir=.",
             "-filer.localSocket=filer.sock",
             "-s3.localSocket=s3.sock",
-            f"-ip={LOOPBACK}",
-            f"-ip.bind={LOOPBACK}",
+            f"-ip={self.host}",
+            f"-ip.bind={self.host}",
             f"-s3.port={ports['main']}",
             f"-master.port={ports['master']}",
             f"-volume.port={ports['volume']}",

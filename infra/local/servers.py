@@ -13,6 +13,7 @@ from infra.local.choice import KafkaKind, S3Kind, choose_brokers, choose_kafka, 
 from infra.local.credentials import Credentials, load_credentials, load_or_draw_credentials
 from infra.local.errors import AlreadyRunning, FolderUnusable
 from infra.local.layout import lay_out, log_of, recorded_programs
+from infra.local.ports import LOOPBACK
 from infra.local.process import Identity, Process
 from infra.local.program import Program, Say
 from infra.local.server import Server
@@ -61,11 +62,14 @@ class LocalServers:
         s3: S3Kind = "auto",
         brokers: int | None = None,
         detach: bool = False,
+        host: str = LOOPBACK,
         say: Say = silently,
     ) -> LocalServers:
         """Start all and return once they do their work; on the ports and the data of the last time, if any.
 
-        `brokers` is 1 or 3; None: as many as the folder's messages are in, 1 in a new folder.
+        `host` is the address that they listen on, and tell clients; another than loopback's is for a network of this
+        machine's own (it is not recorded: `attach` knows loopback alone). `brokers` is 1 or 3; None: as many as the
+        folder's messages are in, 1 in a new folder.
 
         Raises AlreadyRunning where they run already, CannotRun for a server that this machine can't run, NotReady
         with the end of its log for one that doesn't come up (nothing is left running then).
@@ -81,7 +85,7 @@ class LocalServers:
             chosen_s3 = choose_s3(s3, before.s3.kind if before else None, say)
             count = choose_brokers(brokers, len(before.kafka) if before else None)
             chosen_kafka = choose_kafka(kafka, before.kafka[0].kind if before else None, say, count)
-            [store] = lay_out(data_dir, chosen_s3, [before.s3] if before else [], credentials, say)
+            [store] = lay_out(data_dir, chosen_s3, [before.s3] if before else [], credentials, say, host=host)
             cluster = lay_out(
                 data_dir,
                 chosen_kafka,
@@ -90,6 +94,7 @@ class LocalServers:
                 say,
                 count=count,
                 s3_endpoint=store.endpoint,
+                host=host,
             )
             servers = cls(
                 data_dir,

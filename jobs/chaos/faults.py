@@ -6,6 +6,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 from queue import SimpleQueue
 from threading import Event, Thread
@@ -14,7 +15,9 @@ from typing import Any
 import psutil
 
 from infra.local import LocalServers
+from infra.local.network import Network
 from infra.local.server import Server
+from jobs.chaos.cluster import Nodes
 from jobs.chaos.plan import Fault, Kind
 from jobs.deploy import replicas
 from jobs.ray_session import RaySession
@@ -22,6 +25,7 @@ from jobs.ray_session import RaySession
 BROKER_DOWN_S = 3.0
 STORE_DOWN_S = 3.0
 NODE_DOWN_S = 5.0
+CUT_S = 30.0
 
 
 class Timeline:
@@ -34,8 +38,10 @@ class Timeline:
 
     def note(self, kind: Kind, what: str, **facts: object) -> None:
         at_s = round(time.monotonic() - self._begun, 2)
+        time_of_day = datetime.now(UTC).isoformat(timespec="milliseconds")
+        told = {"at_s": at_s, "time": time_of_day, "kind": kind, "what": what, **facts}
         with self._path.open("a") as file:
-            file.write(json.dumps({"at_s": at_s, "kind": kind, "what": what, **facts}) + "\n")
+            file.write(json.dumps(told) + "\n")
         self._say(f"{at_s:.0f} s: {what}")
 
 
@@ -43,9 +49,16 @@ class Faults:
     """Each kind in a thread of its own, so that a broker can be away while a replica dies."""
 
     def __init__(
-        self, servers: LocalServers, session: RaySession, nodes: Any, timeline: Timeline, session_timeout_s: float
+        self,
+        servers: LocalServers,
+        session: RaySession,
+        nodes: Nodes,
+        network: Network | None,
+        timeline: Timeline,
+        session_timeout_s: float,
     ) -> None:
-        """nodes: the Ray cluster's worker nodes (jobs/chaos/cluster.py)."""
+        """network: its first host has the servers, its others the nodes; None where all share this machine's."""
+        self._network = network
         self._servers, self._session, self._nodes, self._timeline = servers, session, nodes, timeline
         self._stopped_s = session_timeout_s + 2
         self._stopped: set[int] = set()
@@ -92,6 +105,11 @@ class Faults:
                 self._restart(fault, self._servers.s3, STORE_DOWN_S)
             case "node":
                 self._kill_node(fault)
+            case "cut":
+                assert self._network
+                self._cut_off(fault, 1 + int(fault.pick * (self._network.hosts - 1)))
+            case "split":
+                self._cut_off(fault, 0)
 
     def _kill_replica(self, fault: Fault) -> None:
         pid = self._pick_replica(fault)
@@ -125,6 +143,17 @@ class Faults:
         self._done(fault, f"node {name} killed with all on it")
         self._over.wait(NODE_DOWN_S)
         self._errands.put(self._nodes.add)
+
+    def _cut_off(self, fault: Fault, host: int) -> None:
+        assert self._network
+        name = f"{self._network.address(host)} ({'the servers' if host == 0 else 'a worker'})"
+        try:
+            self._network.pull(host)
+            self._done(fault, f"cable of {name} pulled for {CUT_S:.0f} s")
+            self._over.wait(CUT_S)
+        finally:
+            self._network.plug(host)
+            self._timeline.note(fault.kind, f"cable of {name} plugged in again")
 
     def _pick_replica(self, fault: Fault) -> int | None:
         pids = sorted(

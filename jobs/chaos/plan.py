@@ -7,10 +7,21 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-Kind = Literal["replica", "stopped", "broker", "store", "node"]
+Kind = Literal["replica", "stopped", "broker", "store", "node", "cut", "split"]
 
-INTERVALS_S: dict[Kind, float] = {"replica": 20.0, "stopped": 90.0, "broker": 120.0, "store": 120.0, "node": 180.0}
-"""A replica is killed, or stopped past its session and continued; a broker, the S3 server, a whole node are killed."""
+INTERVALS_S: dict[Kind, float] = {
+    "replica": 20.0,
+    "stopped": 90.0,
+    "broker": 120.0,
+    "store": 120.0,
+    "node": 180.0,
+    "cut": 0.0,
+    "split": 0.0,
+}
+"""A replica is killed, or stopped past its session and continued; a broker, the S3 server, a whole node are killed.
+
+On hosts with cables, one is cut off and connected again, or the servers are cut off from all: never, unless asked for.
+"""
 _JITTER = 0.2
 
 

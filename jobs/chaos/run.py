@@ -14,14 +14,20 @@ from pathlib import Path
 from typing import Any
 
 from infra.local import LocalServers
+from infra.local.apache_kafka import find_apache
 from infra.local.choice import KafkaKind
+from infra.local.errors import CannotRun
+from infra.local.kafka_jars import ensure_jars
+from infra.local.network import Network, find_namespaces
+from infra.local.ports import LOOPBACK
+from infra.local.program import Missing
 from jobs.audit.log import Log, committed_offsets
 from jobs.audit.report import Audit
 from jobs.audit.run import run_audit
 from jobs.audit.window import Window
 from jobs.chaos.cluster import ray_cluster
 from jobs.chaos.faults import Faults, Timeline
-from jobs.chaos.plan import INTERVALS_S, Kind, plan
+from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
 from jobs.chaos.samples import Sample, Samples, draw, memory
 from jobs.connect import open_store
@@ -39,7 +45,8 @@ STUCK_S = 300.0
 @dataclass(frozen=True)
 class ChaosRun:
     """rate: images a second, and ``burst`` times that for the middle half of them. replicas: on so many nodes; more, up
-    to max_replicas, when lag grows. intervals_s: see jobs.chaos.plan, 0 for never.
+    to max_replicas, when lag grows. hosts: servers and nodes each on a host of their own (infra.local.network).
+    intervals_s: see jobs.chaos.plan, 0 for never; and what is done once.
     """
 
     images: int
@@ -49,9 +56,11 @@ class ChaosRun:
     replicas: int = 2
     max_replicas: int = 0
     nodes: int = 2
+    hosts: bool = False
     rate: float = 100.0
     burst: float = 1.0
     intervals_s: Mapping[Kind, float] = field(default_factory=lambda: dict(INTERVALS_S))
+    once: Sequence[Fault] = ()
 
     @property
     def replicas_per_node(self) -> int:
@@ -69,12 +78,19 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
     """
     folder.mkdir(parents=True)
     with ExitStack() as stack:
+        network = stack.enter_context(_on_network(run, screen)) if run.hosts else None
         with screen.step("Setting up") as step:
             servers = stack.enter_context(
-                LocalServers.start(folder / "servers", kafka=run.kafka, brokers=run.brokers, say=step.say)
+                LocalServers.start(
+                    folder / "servers",
+                    kafka=run.kafka,
+                    brokers=run.brokers,
+                    say=step.say,
+                    host=network.address(0) if network else LOOPBACK,
+                )
             )
             _environment(servers)
-            address, nodes = stack.enter_context(ray_cluster(run.nodes, run.replicas_per_node))
+            address, nodes = stack.enter_context(ray_cluster(run.nodes, run.replicas_per_node, network, folder))
             settings = _settings(run, address)
             store = open_store(settings)
             ensure_topics(settings)
@@ -88,9 +104,10 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
         with screen.step("Chaos") as step:
             timeline = Timeline(folder / "timeline.jsonl", step.say)
             samples = Samples(folder / "samples.jsonl", session)
-            faults = Faults(servers, session, nodes, timeline, settings.kafka.session_timeout_ms / 1000)
+            faults = Faults(servers, session, nodes, network, timeline, settings.kafka.session_timeout_ms / 1000)
             with _camera(run, settings, sent[0].parent) as camera:
-                faults.run([plan(run.seed, {kind: every_s}) for kind, every_s in run.intervals_s.items()], begun)
+                again = [plan(run.seed, {kind: every_s}) for kind, every_s in run.intervals_s.items()]
+                faults.run([*again, *([one] for one in run.once)], begun)
                 try:
                     _until_drained(run, settings, camera, faults, samples, step.advance)
                 finally:
@@ -133,6 +150,18 @@ def figures(
         "servers": servers,
         "run": asdict(run),
     }
+
+
+@contextmanager
+def _on_network(run: ChaosRun, screen: Screen) -> Iterator[Network]:
+    """A network with a host for the servers, where this process is from now on, and one for each node."""
+    missing = find_namespaces()
+    if missing:
+        raise CannotRun(f"{missing.why}. {missing.how_to_get}")
+    if run.kafka != "tansu" and not isinstance(find_apache(), Missing):
+        ensure_jars(screen.say)  # there is no way to the outside from there
+    with Network(1 + run.nodes) as network, network.inside(0):
+        yield network
 
 
 class Camera:

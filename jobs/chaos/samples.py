@@ -19,7 +19,15 @@ WARM_IMAGES = 10_000
 """Until then a replica may grow: pools fill, code is compiled, buffers find their size."""
 _WINDOW_IMAGES = 2_000
 _MEAN_OF = 10
-_COLOURS = {"replica": "#c0392b", "stopped": "#e67e22", "broker": "#2c3e50", "store": "#8e44ad", "node": "#16a085"}
+_COLOURS = {
+    "replica": "#c0392b",
+    "stopped": "#e67e22",
+    "broker": "#2c3e50",
+    "store": "#8e44ad",
+    "node": "#16a085",
+    "cut": "#2980b9",
+    "split": "#f39c12",
+}
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,12 @@
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
+
+if TYPE_CHECKING:
+    from jobs.chaos.plan import Kind
 
 
 @click.command()
@@ -21,13 +25,20 @@ import click
 @click.option("--max-replicas", default=0, type=click.IntRange(min=0), help="Up to so many when lag grows.")
 @click.option("--nodes", default=2, show_default=True, type=click.IntRange(min=1), help="Worker nodes of Ray.")
 @click.option(
+    "--hosts",
+    is_flag=True,
+    help="Servers and nodes each on a host of their own, a network namespace, whose cable can be pulled. Needs root.",
+)
+@click.option(
     "--kafka", type=click.Choice(["auto", "apache", "tansu"]), default="auto", show_default=True, help="Which broker."
 )
 @click.option("--brokers", type=click.Choice(["1", "3"]), default="1", show_default=True, help="Of Apache Kafka.")
 @click.option(
     "--every", multiple=True, metavar="KIND=S",
-    help="Seconds between two faults of a kind, 0 for never: replica, stopped, broker, store, node. May be repeated.",
+    help="Seconds between two faults of a kind, 0 for never: replica, stopped, broker, store, node; with --hosts also "
+    "cut and split. May be repeated.",
 )  # fmt: skip
+@click.option("--at", multiple=True, metavar="KIND=S", help="Once, so many seconds after the start. May be repeated.")
 @click.option(
     "--folder", type=click.Path(path_type=Path), default=Path("chaos-results"), show_default=True, help="New."
 )
@@ -42,13 +53,18 @@ def chaos(
     replicas: int,
     max_replicas: int,
     nodes: int,
+    hosts: bool,
     kafka: str,
     brokers: str,
     every: tuple[str, ...],
+    at: tuple[str, ...],
     folder: Path,
     json_file: Path | None,
 ) -> None:
     """Send IMAGES through servers, nodes and replicas of its own while they are killed, and count what came out.
+
+    With --hosts a worker's host can be cut off for 30 s (cut), or the servers'
+    host from all others (split).
 
     By default a replica is killed with -9 every 20 s and one is stopped past its session every 90 s; a broker and the
     S3 server are killed every two minutes, a worker node with all on it every three. FOLDER gets timeline.jsonl, what
@@ -63,24 +79,24 @@ def chaos(
               linewatch chaos --images 10000 --rate 15 --burst 10 --replicas 1 --max-replicas 3 \\
                   --every replica=0 --every stopped=0 --every broker=0 --every store=0 --every node=0
     """
-    from jobs.chaos.plan import INTERVALS_S
+    from jobs.chaos.plan import INTERVALS_S, Fault
     from jobs.chaos.run import ChaosRun, run_chaos
     from jobs.progress import Screen
 
-    intervals = dict(INTERVALS_S)
-    for one in every:
-        kind, _, seconds = one.partition("=")
-        if kind not in intervals or not seconds.replace(".", "", 1).isdigit():
-            raise click.BadParameter(
-                f"{one!r}: write KIND=SECONDS with one of {', '.join(intervals)}", param_hint="--every"
-            )
-        intervals[kind] = float(seconds)
+    intervals = {**INTERVALS_S, **dict(_kind_and_seconds(one, "--every") for one in every)}
+    once = [
+        Fault(seconds, kind, number / len(at))
+        for number, (kind, seconds) in enumerate(_kind_and_seconds(one, "--at") for one in at)
+    ]
+    if not hosts and (intervals["cut"] or intervals["split"] or {one.kind for one in once} & {"cut", "split"}):
+        raise click.BadParameter("cut and split need cables: add --hosts", param_hint="--every")
     if folder.exists():
         raise click.BadParameter(f"{folder} is there already: give a new folder, or remove it", param_hint="--folder")
     screen = Screen()
     run = ChaosRun(
         images=images, seed=seed, kafka=kafka, brokers=int(brokers),  # type: ignore[arg-type]
-        replicas=replicas, max_replicas=max_replicas, nodes=nodes, rate=rate, burst=burst, intervals_s=intervals,
+        replicas=replicas, max_replicas=max_replicas, nodes=nodes, hosts=hosts,
+        rate=rate, burst=burst, intervals_s=intervals, once=once,
     )  # fmt: skip
     found = run_chaos(run, folder, screen)
     if json_file:
@@ -90,3 +106,14 @@ def chaos(
             screen.say(f"{name}: {value}")
     if not found["right"]:
         ctx.exit(1)
+
+
+def _kind_and_seconds(text: str, option: str) -> "tuple[Kind, float]":
+    from jobs.chaos.plan import INTERVALS_S
+
+    kind, _, seconds = text.partition("=")
+    if kind not in INTERVALS_S or not seconds.replace(".", "", 1).isdigit():
+        raise click.BadParameter(
+            f"{text!r}: write KIND=SECONDS with one of {', '.join(INTERVALS_S)}", param_hint=option
+        )
+    return kind, float(seconds)

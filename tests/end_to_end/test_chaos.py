@@ -9,11 +9,32 @@ from pathlib import Path
 import pytest
 
 from infra.local.apache_kafka import find_apache
+from infra.local.network import find_namespaces
 from infra.local.program import Missing
 from tests.end_to_end.conftest import Plants
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 IMAGES = 1200
+
+
+def run_chaos(tmp_path: Path, images: int, rate: int, *options: str) -> tuple[int, dict, str]:
+    """Exit status, figures and timeline."""
+    linewatch = str(Path(sys.executable).with_name("linewatch"))
+    command = [linewatch, "chaos", "-n", str(images), "--rate", str(rate), "--seed", "1", *options]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LINEWATCH_", "RAY_"))}
+    done = subprocess.run(
+        [*command, "--folder", "chaos", "--json", "chaos.json"], cwd=tmp_path, env=environment, text=True, timeout=560,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+    )  # fmt: skip
+    assert (tmp_path / "chaos.json").exists(), done.stdout[-4000:]
+    told = json.loads((tmp_path / "chaos.json").read_text())
+    assert told["images"] >= images
+    assert (told["lost"], told["doubled"], told["deadletters"], told["pending"]) == (0, 0, 0, 0)
+    assert told["events"] == told["images"]
+    assert told["masks_missing"] == told["masks_wrong"] == told["masks_orphaned"] == 0
+    assert told["exactly_once"]
+    assert (tmp_path / "chaos" / "chaos.png").stat().st_size > 10_000
+    return done.returncode, told, (tmp_path / "chaos" / "timeline.jsonl").read_text()
 
 
 def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_path: Path) -> None:
@@ -22,22 +43,24 @@ def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_pa
         pytest.skip(f"Apache Kafka: {found.why}. {found.how_to_get}")
     plants.close()  # the run has a plant of its own
     every = ("replica=12", "stopped=28", "broker=24", "store=20", "node=30")
-    linewatch = str(Path(sys.executable).with_name("linewatch"))
-    command = [linewatch, "chaos", "-n", str(IMAGES), "--rate", "30", "--seed", "1"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("LINEWATCH_", "RAY_"))}
-    done = subprocess.run(
-        [*command, *(word for one in every for word in ("--every", one)), "--folder", "chaos", "--json", "chaos.json"],
-        cwd=tmp_path, env=environment, text=True, timeout=560,
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
-    )  # fmt: skip
-    assert (tmp_path / "chaos.json").exists(), done.stdout[-4000:]
-    told = json.loads((tmp_path / "chaos.json").read_text())
-    assert told["images"] >= IMAGES
-    assert (told["lost"], told["doubled"], told["deadletters"], told["pending"]) == (0, 0, 0, 0)
-    assert told["events"] == told["images"]
-    assert told["masks_missing"] == told["masks_wrong"] == told["masks_orphaned"] == 0
+    status, told, timeline = run_chaos(tmp_path, IMAGES, 30, *(word for one in every for word in ("--every", one)))
     assert all(told["kills"][kind] >= 1 for kind in ("replica", "broker", "store", "node", "stopped")), told["kills"]
-    assert told["exactly_once"]
-    timeline = (tmp_path / "chaos" / "timeline.jsonl").read_text()
     assert "node: could not be done" not in timeline, timeline
-    assert done.returncode == 0
+    assert status == 0
+
+
+def test_nothing_is_lost_or_doubled_when_a_host_and_then_the_servers_are_cut_off(
+    plants: Plants, tmp_path: Path
+) -> None:
+    for missing in (find_apache(), find_namespaces()):
+        if isinstance(missing, Missing):
+            pytest.skip(f"{missing.why}. {missing.how_to_get}")
+    plants.close()
+    never = ("replica=0", "stopped=0", "broker=0", "store=0", "node=0")
+    status, told, timeline = run_chaos(
+        tmp_path, 800, 10, "--hosts", "--at", "cut=8", "--at", "split=44",
+        *(word for one in never for word in ("--every", one)),
+    )  # fmt: skip
+    assert (told["kills"]["cut"], told["kills"]["split"]) == (1, 1)
+    assert timeline.count("plugged in again") == 2
+    assert status == 0

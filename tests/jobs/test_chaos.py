@@ -69,7 +69,7 @@ def test_a_run_is_right_where_all_images_are_there_with_one_outcome_each(
     timeline.note("replica", "kill -9 of replica 7")
     told = figures(ChaosRun(100), found, timeline, [], 12.34, "servers")
     assert told["right"] is right
-    assert told["kills"] == {"replica": 3, "stopped": 0, "broker": 0, "store": 0, "node": 0}
+    assert told["kills"] == {"replica": 3, "stopped": 0, "broker": 0, "store": 0, "node": 0, "cut": 0, "split": 0}
     assert told["longest_gap_s"] == 7.13
     json.dumps(told)
     (line,) = (tmp_path / "timeline.jsonl").read_text().splitlines()
