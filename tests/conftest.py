@@ -23,6 +23,14 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    # Where tests run in several processes, those with Ray share one: a plant is dear, and two would be in each
+    # other's way.
+    for item in items:
+        if item.get_closest_marker("ray"):
+            item.add_marker(pytest.mark.xdist_group("ray"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
     for name in ("read_text", "open_text"):
