@@ -58,6 +58,15 @@ class StreamSession(Protocol):
         """Whether the partition is still held under the lease that the record was read with."""
         ...
 
+    def begin(self, records: Sequence[Record]) -> None:
+        """Note, for whoever comes after, that these are taken up now: where the process ends with them, one is to
+        blame.
+
+        Raises:
+            BrokerUnavailable: close the session and open another.
+        """
+        ...
+
     def attempt(self, record: Record) -> int:
         """Note, for whoever comes after, that a suspect at its partition's committed offset is taken up alone now.
 

@@ -79,6 +79,7 @@ class MemoryBroker:
     outages: int = 0
     commits: int = 0
     suspects: set[tuple[int, int]] = field(default_factory=set)
+    begun: int = 0
     attempts: dict[tuple[int, int], int] = field(default_factory=dict)
     sessions: list["MemorySession"] = field(default_factory=list)
 
@@ -145,6 +146,9 @@ class MemorySession:
 
     def owns(self, record: Record) -> bool:
         return self.leases.get(record.partition) == record.lease
+
+    def begin(self, records: Sequence[Record]) -> None:
+        self._broker.begun += len(records)
 
     def attempt(self, record: Record) -> int:
         place = (record.partition, record.offset)

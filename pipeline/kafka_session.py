@@ -62,7 +62,7 @@ class KafkaSession:
         self._attempts: dict[TopicPartition, Attempts] = {}  # at the committed offset, where somebody left a note
         self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
-        self._unnoted: set[TopicPartition] = set()  # whose first message has not been handed out yet
+        self._unnoted: set[TopicPartition] = set()  # whose first message has not been taken up yet
         self._lease_numbers = itertools.count(1)
         self._paused = False
         self._closed = False
@@ -87,11 +87,21 @@ class KafkaSession:
             self._unnoted |= anew
             self._assigned_anew -= anew
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
-        self._note_beginning(self._unnoted.intersection(owned))
         return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
     def owns(self, record: Record) -> bool:
         return self._leases.get(TopicPartition(record.topic, record.partition)) == record.lease
+
+    def begin(self, records: Sequence[Record]) -> None:
+        first = self._unnoted.intersection(TopicPartition(one.topic, one.partition) for one in records)
+        if not first:
+            return
+        self._unnoted -= first
+        notes = {}
+        for tp in first:
+            self._attempts[tp] = replace(self._attempts[tp], begun=self._attempts[tp].begun + 1)
+            notes[tp] = OffsetAndMetadata(self._committed[tp], self._attempts[tp].note(), -1)
+        self._commit_notes(notes)
 
     def attempt(self, record: Record) -> int:
         tp = TopicPartition(record.topic, record.partition)
@@ -240,6 +250,7 @@ class KafkaSession:
                     self._consumer.seek(tp, committed.offset)
                     self._committed[tp] = committed.offset
                 self._attempts[tp] = Attempts.read(committed.metadata if committed else None)
+                self._suspect(tp, self._attempts[tp].begun)
                 self._leases[tp] = lease
 
     def _stable_offset(self, tp: TopicPartition) -> OffsetAndMetadata | None:
@@ -262,28 +273,16 @@ class KafkaSession:
                 return False
         return any(one["client_id"] == process for one in group["members"])
 
-    def _note_beginning(self, partitions: Collection[TopicPartition]) -> None:
-        """Count that a member begins at these offsets. Where several did, and none got past it, are suspects.
-
-        Not before there is a message: a member that leaves again without one has not begun.
-        """
-        if not partitions:
-            return
-        self._unnoted -= set(partitions)
-        notes = {}
-        for tp in partitions:
-            before = self._attempts[tp]
-            self._attempts[tp] = replace(before, begun=before.begun + 1)
-            suspect = before.begun >= DEATHS_TO_SUSPECT
-            window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if suspect else 0
-            self._suspects_end[tp] = self._committed[tp] + window
-            notes[tp] = OffsetAndMetadata(self._committed[tp], self._attempts[tp].note(), -1)
-            if window:
-                log.warning(
-                    "partition %d: %d members began at offset %d and none got past it; taking up the next ones alone",
-                    tp.partition, before.begun, self._committed[tp],
-                )  # fmt: skip
-        self._commit_notes(notes)
+    def _suspect(self, tp: TopicPartition, begun: int) -> None:
+        """Where several members began, and none got past it, everything that can have been in flight is suspect."""
+        suspect = begun >= DEATHS_TO_SUSPECT
+        window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if suspect else 0
+        self._suspects_end[tp] = self._committed[tp] + window
+        if suspect:
+            log.warning(
+                "partition %d: %d members began at offset %d and none got past it; taking up the next ones alone",
+                tp.partition, begun, self._committed[tp],
+            )  # fmt: skip
 
     def _commit_notes(self, notes: dict[TopicPartition, OffsetAndMetadata]) -> None:
         """Offsets that are committed already, with other metadata. Where it fails, a note is missing and no more.

@@ -154,9 +154,12 @@ class StreamWorker:
             elif works or line:
                 break  # what is in flight beside a suspect would end with it
             else:
-                works.append(self._suspected(session, waiting.popleft()))
+                works.append(Work(waiting.popleft()))
                 break
         if works:
+            session.begin([work.record for work in works])
+            if works[0].record.suspect:
+                self._beware(session, works[0])
             metrics.batch_images.observe(len(works))
             line.append(self._stages.begin(works, session.owns, alone=works[0].record.suspect))
 
@@ -170,14 +173,12 @@ class StreamWorker:
         decoded = sum(batch.held_bytes for batch in line)
         return unscored < MOST_UNSCORED and unfinished < MOST_UNFINISHED and decoded <= self._settings.buffer_bytes
 
-    def _suspected(self, session: StreamSession, record: Record) -> Work:
-        before = session.attempt(record)
-        if before < self._settings.poison_attempts:
-            return Work(record)
-        reason = (
-            f"taken up alone {before} times, and each time the process ended or lost the partition before it was done"
-        )
-        return Work(record, error=PoisonPill(reason))
+    def _beware(self, session: StreamSession, work: Work) -> None:
+        before = session.attempt(work.record)
+        if before >= self._settings.poison_attempts:
+            work.error = PoisonPill(
+                f"taken up alone {before} times, and each time the process ended before it was done"
+            )
 
     def _finished(self, line: deque[Batch]) -> list[Work]:
         """The works of a transaction: enough images, or one that has waited long enough, or all that is in flight."""

@@ -117,7 +117,11 @@ def ray_cluster(nodes: int, cpus: int, network: Network | None, folder: Path) ->
 
     RAY_AUTH_MODE and RAY_AUTH_TOKEN are those of this process, which must be on the network's first host.
     """
+    from ray._private import worker
     from ray.cluster_utils import Cluster
+
+    # The last words of every raylet that is killed, some hundred lines each; they are in Ray's logs too.
+    worker.print_to_stdstream = lambda *_, **__: None
 
     cluster = Cluster(
         initialize_head=True,

@@ -241,6 +241,8 @@ def _settings(run: ChaosRun, ray_address: str) -> Settings:
             "serving": {
                 "replicas": run.replicas,
                 "max_replicas": run.max_replicas or None,
+                "drain_s": 10.0,  # a run is shorter than a shift
+                "downscale_delay_s": 20.0,
                 "max_replicas_per_node": run.replicas_per_node,
                 "ray_address": ray_address,
                 "port": 0,
