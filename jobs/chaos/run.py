@@ -115,7 +115,8 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
         took_s = time.monotonic() - begun
         audit = run_audit(settings, Window.between(None, None), screen)
     (folder / "audit.json").write_text(json.dumps(audit.figures(), indent=2) + "\n")
-    title = f"{run.images:,} images, {servers.describe()}"
+    cluster = f" ({run.brokers} brokers)" if run.brokers > 1 else ""
+    title = f"{audit.total('images'):,} images, {servers.kafka.program.title}{cluster}, {servers.s3.program.title}"
     draw(samples.taken, folder / "timeline.jsonl", folder / "chaos.png", title)
     return figures(run, audit, timeline, samples.taken, took_s, servers.describe())
 

@@ -18,7 +18,7 @@ from jobs.ray_session import RaySession
 WARM_IMAGES = 10_000
 """Until then a replica may grow: pools fill, code is compiled, buffers find their size."""
 _WINDOW_IMAGES = 2_000
-_MEAN_OF = 10
+_FINEST_MEAN, _MOST_MEANS = 4, 150
 _COLOURS = {
     "replica": "#c0392b",
     "stopped": "#e67e22",
@@ -115,6 +115,6 @@ def draw(samples: Sequence[Sample], timeline: Path, picture: Path, title: str) -
 
 def _per_second(samples: Sequence[Sample], of: Callable[[Sample], int]) -> tuple[list[float], list[float]]:
     """Mean rates over some samples each."""
-    thinned = samples[::_MEAN_OF]
+    thinned = samples[:: max(_FINEST_MEAN, len(samples) // _MOST_MEANS)]
     steps = [(a, b) for a, b in pairwise(thinned) if b.at_s > a.at_s]
     return [b.at_s for _, b in steps], [(of(b) - of(a)) / (b.at_s - a.at_s) for a, b in steps]
