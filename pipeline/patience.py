@@ -13,6 +13,7 @@ from pipeline.errors import StoreUnavailable
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 LONGEST_WAIT_S = 5.0
+SAY_AGAIN_S = 60.0
 
 
 class Stopped(Exception):
@@ -20,36 +21,66 @@ class Stopped(Exception):
 
 
 class Patience:
-    """Shared by all threads of a worker. waiting_for: the server that one of them waits for, or nothing."""
+    """Shared by all threads of a worker. last_sign: when one of them last asked a server in vain, or got an answer."""
 
     def __init__(self) -> None:
         self.stopping = threading.Event()
-        self.waiting_for = ""
-        self.last_wait = 0.0  # of time.monotonic
+        self.last_sign = 0.0  # of time.monotonic
+        self._waits: dict[int, tuple[str, str]] = {}  # thread to server and reason
+        self._lock = threading.Lock()
+        self._said: tuple[str, float] = ("", 0.0)
+
+    @property
+    def waiting_for(self) -> str:
+        """The server that a thread waits for, or nothing."""
+        return self._wait[0]
+
+    @property
+    def reason(self) -> str:
+        """Why it waits, in the server's own words as far as it says any; or nothing."""
+        return self._wait[1]
 
     def with_store(self, act: Callable[[], T]) -> T:
         """``act``, until the store answers. Raises Stopped."""
         delays = backoff()
-        while True:
-            try:
-                result = act()
-            except StoreUnavailable as error:
-                if self.stopping.is_set():
-                    raise Stopped from None
-                self.wait("S3", error, next(delays))
-            else:
-                if self.waiting_for == "S3":
-                    self.waiting_for = ""
-                return result
+        try:
+            while True:
+                try:
+                    return act()
+                except StoreUnavailable as error:
+                    if self.stopping.is_set():
+                        raise Stopped from None
+                    self.wait("S3", error, next(delays))
+        finally:
+            self.over()
 
     def wait(self, server: str, error: Exception, delay_s: float) -> None:
-        """Say once whom we wait for, then sleep; a stop ends the sleep."""
-        if self.waiting_for != server:
+        """Say whom we wait for and why, and again from time to time; then sleep. A stop ends the sleep."""
+        now = time.monotonic()
+        with self._lock:
+            self._waits[threading.get_ident()] = (server, str(error))
+            said, at = self._said
+            if say := said != server or now - at > SAY_AGAIN_S:
+                self._said = (server, now)
+        if say:
             log.warning("waiting for %s: %s", server, error)
-        self.waiting_for = server
         metrics.waits.labels(server).inc()
-        self.last_wait = time.monotonic()
+        self.last_sign = now
         self.stopping.wait(delay_s)
+
+    def over(self) -> bool:
+        """This thread waits no longer. Returns whether it did."""
+        self.last_sign = time.monotonic()
+        with self._lock:
+            waited = self._waits.pop(threading.get_ident(), None) is not None
+            if not self._waits:
+                self._said = ("", 0.0)
+        return waited
+
+    @property
+    def _wait(self) -> tuple[str, str]:
+        with self._lock:
+            return next(iter(self._waits.values()), ("", ""))
 
 
 def backoff() -> Iterator[float]:

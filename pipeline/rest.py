@@ -51,8 +51,15 @@ class BodyTooLarge(LinewatchError):
     pass
 
 
-def build_app(inspector: Callable[[], Inspector], trouble: Callable[[], str | None]) -> FastAPI:
-    """The REST app. ``inspector`` and ``trouble`` are asked at each request, so the app can be built before them."""
+def build_app(
+    inspector: Callable[[], Inspector], trouble: Callable[[], str | None], wait_reason: Callable[[], str] = str
+) -> FastAPI:
+    """The REST app. Its arguments are asked at each request, so the app can be built before what they ask.
+
+    Args:
+        trouble: why the replica is not healthy, or None.
+        wait_reason: why its worker waits for a server, or nothing.
+    """
     app = FastAPI(title="linewatch", docs_url="/docs", redoc_url=None)
 
     @app.post("/v1/products/{product}/score", response_model=ScoreResponse)
@@ -76,12 +83,17 @@ def build_app(inspector: Callable[[], Inspector], trouble: Callable[[], str | No
 
     @app.get("/healthz")
     def healthz() -> Response:
-        """200 while the stream worker is alive, 503 with the reason where it is not."""
+        """200 while the stream worker is alive, 503 with the reason where it is not.
+
+        Waiting for a server is healthy; ``waiting`` says for which one, and why.
+        """
+        reason, waiting = None, ""
         try:
-            reason = trouble()
+            reason, waiting = trouble(), wait_reason()
         except ServingError as error:
             reason = str(error)
-        return JSONResponse({"healthy": reason is None, "reason": reason}, 200 if reason is None else 503)
+        told = {"healthy": reason is None, "reason": reason, "waiting": waiting or None}
+        return JSONResponse(told, 200 if reason is None else 503)
 
     @app.get("/metrics")
     def exposition() -> Response:

@@ -76,7 +76,9 @@ def _app() -> Any:
             raise ServingError("the replica is still starting")
         return _replica
 
-    return build_app(lambda: replica().inspector, lambda: replica().worker.trouble())
+    return build_app(
+        lambda: replica().inspector, lambda: replica().worker.trouble(), lambda: replica().worker.wait_reason
+    )
 
 
 def build(args: dict[str, Any]) -> Any:

@@ -3,6 +3,7 @@
 The fake that ships for tests is :class:`pipeline.fakes.MemoryStore`.
 """
 
+import re
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Protocol
@@ -14,6 +15,8 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from pipeline.errors import ObjectConflict, ObjectMissing, ObjectTooLarge, SettingsError, StoreUnavailable
 from pipeline.settings import S3
+
+CODE = re.compile(rb"<Code>(\w{1,80})</Code>")
 
 
 class ObjectStore(Protocol):
@@ -68,7 +71,7 @@ class S3Store:
 
     def ensure_bucket(self) -> None:
         """Create the bucket where it is missing."""
-        with self._answers(self.bucket):
+        with self._answers("make", self.bucket):
             if not self._client.bucket_exists(self.bucket):
                 try:
                     self._client.make_bucket(self.bucket)
@@ -83,7 +86,7 @@ class S3Store:
         return self._get(key, None)
 
     def _get(self, key: str, max_bytes: int | None) -> tuple[bytes, str]:
-        with self._answers(key):
+        with self._answers("read", key):
             response = self._client.get_object(self.bucket, key)
             try:
                 length = int(response.headers.get("content-length", 0))
@@ -97,47 +100,46 @@ class S3Store:
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:
         import io
 
-        with self._answers(key):
+        with self._answers("write", key):
             self._client.put_object(self.bucket, key, io.BytesIO(data), len(data), content_type)
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> None:
         # minio's put_object would send If-Match as user metadata and overwrite silently; a presigned PUT takes it.
         condition = {"If-None-Match": "*"} if etag is None else {"If-Match": f'"{etag}"'}
-        with self._answers(key):
+        with self._answers("write", key):
             url = self._client.presigned_put_object(self.bucket, key, expires=timedelta(minutes=5))
             response = self._http.request("PUT", url, body=data, headers=condition, retries=False)
+        found = CODE.search(response.data)
+        code = found[1].decode() if found else f"status {response.status}"
         # MinIO and AWS answer If-Match on an object that is gone with 404.
-        gone = response.status == 404 and b"<Code>NoSuchKey</Code>" in response.data
-        if response.status in (409, 412) or gone:
+        if response.status in (409, 412) or code == "NoSuchKey":
             raise ObjectConflict(key)
         if response.status >= 300:
-            raise StoreUnavailable(
-                f"S3 at {self.endpoint} answered {response.status} to a conditional write of {key!r}"
-            )
+            raise StoreUnavailable(f"S3 at {self.endpoint} refused to write {key!r} under a condition: {code}")
 
     def exists(self, key: str) -> bool:
         try:
-            with self._answers(key):
+            with self._answers("read", key):
                 self._client.stat_object(self.bucket, key)
         except ObjectMissing:
             return False
         return True
 
     def keys(self, prefix: str) -> Iterator[str]:
-        with self._answers(prefix):
+        with self._answers("list", prefix):
             for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
                 if item.object_name:
                     yield item.object_name
 
-    def _answers(self, key: str) -> "_Translate":
-        return _Translate(self.endpoint, key)
+    def _answers(self, act: str, key: str) -> "_Translate":
+        return _Translate(self.endpoint, act, key)
 
 
 class _Translate:
     """Turns the SDK's errors into ours: missing, unavailable, or refused with the server's own reason."""
 
-    def __init__(self, endpoint: str, key: str) -> None:
-        self._endpoint, self._key = endpoint, key
+    def __init__(self, endpoint: str, act: str, key: str) -> None:
+        self._endpoint, self._act, self._key = endpoint, act, key
 
     def __enter__(self) -> None:
         return None
@@ -150,7 +152,7 @@ class _Translate:
             if error.code == "NoSuchBucket":
                 reason = f"has no bucket {error.bucket_name!r}: 'linewatch setup' makes it"
             else:
-                reason = f"refused {self._key!r}: {error.code}: {error.message}"
+                reason = f"refused to {self._act} {self._key!r}: {error.code}: {error.message}"
             raise StoreUnavailable(f"S3 at {self._endpoint} {reason}") from None
         if isinstance(error, ServerError | InvalidResponseError | urllib3.exceptions.HTTPError | OSError):
             reason = type(error).__name__

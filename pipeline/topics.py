@@ -9,6 +9,9 @@ from pipeline.kafka_clients import HEADROOM_BYTES, admin_client
 from pipeline.settings import Settings
 
 WEEK_MS = 7 * 24 * 3600 * 1000
+# The brokers' clocks count, and no camera's: one a week slow would have its images deleted before they are read, one
+# more than an hour fast would be refused, and windows of time would be wrong for its neighbours on the partition too.
+CLOCK = {"message.timestamp.type": "LogAppendTime"}
 
 
 def topic_specs(settings: Settings) -> list[NewTopic]:
@@ -28,7 +31,7 @@ def topic_specs(settings: Settings) -> list[NewTopic]:
     least = topics.min_insync_replicas
     copies = {} if least is None else {"min.insync.replicas": str(least)}
     return [
-        NewTopic(name, partitions, topics.replication_factor, topic_configs={**config, **copies})
+        NewTopic(name, partitions, topics.replication_factor, topic_configs={**CLOCK, **config, **copies})
         for name, (partitions, config) in configs.items()
     ]
 

@@ -65,7 +65,7 @@ class StreamWorker:
             return "the worker's thread has ended"
         if self._faults >= MOST_FAULTS:
             return f"{self._faults} faults in a row without a commit: the log has them"
-        silent_s = time.monotonic() - max(self._last_beat, self._patience.last_wait)
+        silent_s = time.monotonic() - max(self._last_beat, self._patience.last_sign)
         if silent_s > self._settings.heartbeat_timeout_s:
             return f"no heartbeat of the worker for {silent_s:.0f} s"
         return None
@@ -74,6 +74,11 @@ class StreamWorker:
     def waiting_for(self) -> str:
         """The server that the worker waits for ("S3", "Kafka"), or nothing."""
         return self._patience.waiting_for
+
+    @property
+    def wait_reason(self) -> str:
+        """Why it waits for that server, such as a refusal in the server's own words; or nothing."""
+        return self._patience.reason
 
     @property
     def lag(self) -> int:
@@ -93,8 +98,8 @@ class StreamWorker:
             try:
                 with closing(self._open_session()) as session:
                     metrics.sessions.inc()
-                    if self._patience.waiting_for:
-                        self._patience.waiting_for, delays = "", backoff()
+                    if self._patience.over():
+                        delays = backoff()
                     self._consume(session)
             except BrokerError as error:
                 self._patience.wait("Kafka", error, next(delays))

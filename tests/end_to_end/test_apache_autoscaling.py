@@ -15,7 +15,7 @@ from jobs.replay import Camera
 from tests.end_to_end.plant import Plant, wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
-BURST = 4000
+BURST = 2500
 
 
 def test_replicas_go_up_on_lag_and_down_again(apache_plant: Plant) -> None:

@@ -22,6 +22,7 @@ from tests.pipeline.tiny import SIDE, message, publish, texture
 
 URL = "/v1/products/bottle/score"
 trouble: list[str] = []
+waiting: list[str] = []
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +53,8 @@ class Client:
 @pytest.fixture
 def client(inspector: Inspector) -> Client:
     trouble.clear()
-    return Client(build_app(lambda: inspector, lambda: trouble[0] if trouble else None))
+    waiting.clear()
+    return Client(build_app(lambda: inspector, lambda: trouble[0] if trouble else None, lambda: "".join(waiting)))
 
 
 def refusal(response: Any, status: int) -> str:
@@ -157,7 +159,10 @@ def test_a_model_that_cannot_be_loaded_is_500_with_its_reason(client: Client, in
 
 
 def test_health_follows_the_worker(client: Client) -> None:
-    assert client.get("/healthz").json() == {"healthy": True, "reason": None}
+    assert client.get("/healthz").json() == {"healthy": True, "reason": None, "waiting": None}
+    waiting.append("S3 refused to write 'x': AccessDenied")
+    answer = client.get("/healthz")
+    assert (answer.status_code, answer.json()["waiting"]) == (200, "S3 refused to write 'x': AccessDenied")
     trouble.append("no heartbeat of the worker for 99 s")
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()["reason"]) == (503, "no heartbeat of the worker for 99 s")

@@ -4,14 +4,13 @@ import hashlib
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from infra.local.credentials import Credentials
 from infra.local.minio_server import MinioServer, find_minio
-from infra.local.ports import draw_ports
-from infra.local.program import Missing, Program
+from infra.local.program import Program
 from infra.local.seaweedfs import SeaweedFS, find_seaweedfs
 from infra.local.server import Server
 from pipeline.claims import redeem
@@ -28,8 +27,8 @@ from pipeline.errors import (
 from pipeline.fakes import MemoryStore
 from pipeline.settings import S3, Limits
 from pipeline.store import ObjectStore, S3Store
+from tests.pipeline.alone import ACCESS, SECRET, alone
 
-ACCESS, SECRET = "linewatch-access", "linewatch-very-secret-key"
 KINDS: dict[str, tuple[type[Program], Any]] = {
     "seaweedfs": (SeaweedFS, find_seaweedfs),
     "minio": (MinioServer, find_minio),
@@ -53,23 +52,9 @@ def server(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         yield None
         return
     program, find = KINDS[request.param]
-    found = find()
-    if isinstance(found, Missing):
-        pytest.skip(f"{found.why}. {found.how_to_get}")
     folder = tmp_path_factory.mktemp(request.param)
-    described = program(
-        binary=found.binary,
-        version=found.version,
-        why=found.why,
-        folder=folder,
-        cluster=(draw_ports(program.port_names, twin_offset=program.twin_offset),),
-        credentials=Credentials(ACCESS, SECRET),
-        s3_endpoint="",
-    )
-    server = Server(described, log=folder / "log", detach=False, say=lambda _: None)
-    server.start()
-    yield server
-    server.stop()
+    with alone(program, find, folder, folder / "log") as server:
+        yield server
 
 
 @pytest.fixture
@@ -252,6 +237,17 @@ def test_wrong_credentials_are_refused_in_one_line_that_holds_none_of_them(serve
             assert not isinstance(caught.value, ObjectMissing | ObjectConflict)
             assert str(caught.value).startswith("S3 at http://127.0.0.1")
             plain(caught.value)
+
+
+@real_stores
+def test_a_clock_that_is_an_hour_off_is_told_as_such(
+    server: Server, real: S3Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert real
+    monkeypatch.setattr("minio.api.time.utcnow", lambda: datetime.now(UTC) - timedelta(hours=1))
+    for ask in every_call(S3Store(s3(server.endpoint)))[:3]:
+        with pytest.raises(StoreUnavailable, match="RequestTimeTooSkewed"):
+            ask()
 
 
 @real_stores

@@ -18,3 +18,8 @@ def test_every_topic_gets_the_copies_that_settings_ask_for() -> None:
     kept = {spec.name: spec.topic_configs for spec in specs}
     assert kept["linewatch.releases"]["cleanup.policy"] == "compact"
     assert kept["linewatch.images"]["max.message.bytes"] == "16777216"
+
+
+def test_every_topic_goes_by_the_brokers_clocks() -> None:
+    clocks = [spec.topic_configs["message.timestamp.type"] for spec in topic_specs(Settings.load())]
+    assert clocks == ["LogAppendTime"] * 6
