@@ -23,12 +23,17 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    # Where tests run in several processes, those with Ray share one: a plant is dear, and two would be in each
-    # other's way.
-    for item in items:
-        if item.get_closest_marker("ray"):
-            item.add_marker(pytest.mark.xdist_group("ray"))
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """In several processes: those with Ray in one, for a plant is dear and two would be in each other's way."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class RayInOneProcess(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            ray = nodeid.startswith(("tests/end_to_end/", "tests/jobs/test_ray_session"))
+            return "ray" if ray else nodeid.partition("::")[0]
+
+    return RayInOneProcess(config, log)
 
 
 def pytest_configure(config: pytest.Config) -> None:
