@@ -26,6 +26,9 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 15
 JOIN_SLICE_MS = 1000
+REJOIN_WITHIN_MS = 30_000
+"""So long a group waits in a rebalance for a member that does not join; the client's default is five minutes. Workers
+poll ten times a second whatever they do, but for a commit that waits for the broker."""
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
@@ -341,6 +344,7 @@ class KafkaSession:
             session_timeout_ms=self._settings.kafka.session_timeout_ms,
             # Members learn of a rebalance by their heartbeats: it takes as long as the slowest of them.
             heartbeat_interval_ms=max(300, self._settings.kafka.session_timeout_ms // 6),
+            max_poll_interval_ms=max(REJOIN_WITHIN_MS, 2 * self._settings.kafka.session_timeout_ms),
             max_poll_records=self._settings.stream.batch_images * 2,
             group_instance_id=self._instance,
             partition_assignment_strategy=[CooperativeStickyAssignor()],

@@ -55,7 +55,8 @@ class Samples:
         memory = {}
         for pid in self._pids:
             with suppress(psutil.Error):
-                memory[pid] = round(psutil.Process(pid).memory_info().rss / 2**20, 1)
+                if resident := psutil.Process(pid).memory_info().rss:  # 0: killed, and nobody has noticed yet
+                    memory[pid] = round(resident / 2**20, 1)
         sample = Sample(round(at_s, 2), sent, committed, memory)
         self.taken.append(sample)
         with self._path.open("a") as file:
