@@ -73,7 +73,12 @@ class KafkaSession:
         self._joining: Future[None] | None = None
         with broker_answers(settings):
             self._producer = self._open_producer()
-            self._consumer = self._open_consumer()
+            try:
+                self._consumer = self._open_consumer()
+            except BaseException:
+                with suppress(*CLIENT_ERRORS):
+                    self._close_producer()
+                raise
 
     # What the worker calls
 
@@ -350,6 +355,11 @@ class KafkaSession:
             partition_assignment_strategy=[CooperativeStickyAssignor()],
         )
         consumer.subscribe([self._settings.topics.images], listener=_Listener(self))
+        # A member that leads the group before it knows the topic's partitions shares out none, and kafka-python may
+        # not notice when it learns of them.
+        if not consumer.partitions_for_topic(self._settings.topics.images):
+            consumer.close(autocommit=False)
+            raise BrokerUnavailable(f"{self._settings.topics.images} is not there: has `linewatch setup` made it?")
         return consumer
 
     def _close_producer(self) -> None:

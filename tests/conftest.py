@@ -23,19 +23,6 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """In several processes: those with Ray in one, for a plant is dear and two would be in each other's way."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class RayInOneProcess(LoadScopeScheduling):
-        def _split_scope(self, nodeid: str) -> str:
-            ray = nodeid.startswith(("tests/end_to_end/", "tests/jobs/test_ray_session"))
-            return "ray" if ray else nodeid.partition("::")[0]
-
-    return RayInOneProcess(config, log)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
     for name in ("read_text", "open_text"):

@@ -127,6 +127,18 @@ def test_more_copies_than_brokers_are_refused_by_the_settings_name(plant: Plant,
         ensure_topics(plant.settings(topics={"replication_factor": 3}))
 
 
+@apache_only
+def test_nobody_joins_before_the_topics_partitions_are_known(plant: Plant, exactly_once: bool) -> None:
+    """Or it may lead the group, and share out nothing."""
+    settings = plant.settings()
+    with pytest.raises(BrokerUnavailable, match="is not there: has `linewatch setup` made it"):
+        KafkaSession(settings, rank=lambda: 0, exactly_once=exactly_once)
+    ensure_topics(settings)
+    with joined(settings, exactly_once=exactly_once) as session:
+        assert session._consumer._coordinator._subscription.subscription == {settings.topics.images}
+        assert len(session._consumer._client.cluster.partitions_for_topic(settings.topics.images) or ()) == 2
+
+
 @both
 def test_what_is_committed_is_published_and_not_read_again(plant: Plant, exactly_once: bool) -> None:
     settings = prepared(plant)
