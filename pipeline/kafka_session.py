@@ -28,7 +28,7 @@ FLUSH_TIMEOUT_S = 15
 JOIN_SLICE_MS = 1000
 REJOIN_WITHIN_MS = 30_000
 """So long a group waits in a rebalance for a member that does not join; the client's default is five minutes. Workers
-poll ten times a second whatever they do, but for a commit that waits for the broker."""
+poll several times a second whatever they do, but for a commit that waits for the broker."""
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""

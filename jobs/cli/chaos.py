@@ -1,13 +1,14 @@
 """`linewatch chaos`: faults on purpose, and the count."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
-    from jobs.chaos.plan import Kind
+    from jobs.chaos.plan import Fault, Kind
 
 
 @click.command()
@@ -46,30 +47,21 @@ if TYPE_CHECKING:
 @click.pass_context
 def chaos(
     ctx: click.Context,
-    images: int,
-    seed: int,
-    rate: float,
-    burst: float,
-    replicas: int,
-    max_replicas: int,
-    nodes: int,
-    hosts: bool,
-    kafka: str,
-    brokers: str,
     every: tuple[str, ...],
     at: tuple[str, ...],
+    brokers: str,
     folder: Path,
     json_file: Path | None,
+    **told: Any,
 ) -> None:
     """Send IMAGES through servers, nodes and replicas of its own while they are killed, and count what came out.
 
-    With --hosts a worker's host can be cut off for 30 s (cut), or the servers'
-    host from all others (split).
-
     By default a replica is killed with -9 every 20 s and one is stopped past its session every 90 s; a broker and the
-    S3 server are killed every two minutes, a worker node with all on it every three. FOLDER gets timeline.jsonl, what
-    was done to whom and when; samples.jsonl, the figures over time, and
-    chaos.png, their picture; and audit.json.
+    S3 server are killed every two minutes, a worker node with all on it every three. With --hosts a worker's host can
+    be cut off for 30 s (cut), or the servers' host from all others (split).
+
+    FOLDER gets timeline.jsonl, what was done to whom and when; samples.jsonl, the figures over time, and chaos.png,
+    their picture; and audit.json.
 
     Exit status: 0 every image has exactly one event or dead letter and every event its mask, 1 the count is off.
 
@@ -79,26 +71,15 @@ def chaos(
               linewatch chaos --images 10000 --rate 15 --burst 10 --replicas 1 --max-replicas 3 \\
                   --every replica=0 --every stopped=0 --every broker=0 --every store=0 --every node=0
     """
-    from jobs.chaos.plan import INTERVALS_S, Fault
     from jobs.chaos.run import ChaosRun, run_chaos
     from jobs.progress import Screen
 
-    intervals = {**INTERVALS_S, **dict(_kind_and_seconds(one, "--every") for one in every)}
-    once = [
-        Fault(seconds, kind, number / len(at))
-        for number, (kind, seconds) in enumerate(_kind_and_seconds(one, "--at") for one in at)
-    ]
-    if not hosts and (intervals["cut"] or intervals["split"] or {one.kind for one in once} & {"cut", "split"}):
-        raise click.BadParameter("cut and split need cables: add --hosts", param_hint="--every")
+    intervals, once = _faults(every, at, cables=told["hosts"])
     if folder.exists():
         raise click.BadParameter(f"{folder} is there already: give a new folder, or remove it", param_hint="--folder")
     screen = Screen()
-    run = ChaosRun(
-        images=images, seed=seed, kafka=kafka, brokers=int(brokers),  # type: ignore[arg-type]
-        replicas=replicas, max_replicas=max_replicas, nodes=nodes, hosts=hosts,
-        rate=rate, burst=burst, intervals_s=intervals, once=once,
-    )  # fmt: skip
-    found = run_chaos(run, folder, screen)
+    # The other options have the names of the run's fields.
+    found = run_chaos(ChaosRun(**told, brokers=int(brokers), intervals_s=intervals, once=once), folder, screen)
     if json_file:
         json_file.write_text(json.dumps(found, indent=2) + "\n")
     for name, value in found.items():
@@ -106,6 +87,17 @@ def chaos(
             screen.say(f"{name}: {value}")
     if not found["right"]:
         ctx.exit(1)
+
+
+def _faults(every: Sequence[str], at: Sequence[str], *, cables: bool) -> "tuple[dict[Kind, float], list[Fault]]":
+    """Seconds between two of a kind, and those that come once."""
+    from jobs.chaos.plan import INTERVALS_S, Fault
+
+    intervals = {**INTERVALS_S, **dict(_kind_and_seconds(one, "--every") for one in every)}
+    once = [Fault(seconds, kind, 0.0) for kind, seconds in (_kind_and_seconds(one, "--at") for one in at)]
+    if not cables and (intervals["cut"] or intervals["split"] or {one.kind for one in once} & {"cut", "split"}):
+        raise click.BadParameter("cut and split need cables: add --hosts", param_hint="--every or --at")
+    return intervals, once
 
 
 def _kind_and_seconds(text: str, option: str) -> "tuple[Kind, float]":

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol, TypeVar
 
 from pipeline.contracts import InspectionEvent
 from pipeline.fakes import MemoryBroker, MemoryStore
@@ -57,8 +58,16 @@ class Line:
         return sum(self.broker.committed.values()) == len(self.broker.read(IMAGES))
 
 
+class HasWorker(Protocol):
+    inspector: Inspector
+    worker: StreamWorker
+
+
+AnyLine = TypeVar("AnyLine", bound=HasWorker)
+
+
 @contextmanager
-def running(line: Line) -> Iterator[Line]:
+def running(line: AnyLine) -> Iterator[AnyLine]:
     line.worker.start()
     try:
         yield line

@@ -1,7 +1,7 @@
 """A worker on real servers, the images that it is sent, and the audit of what came out."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 
 from kafka import TopicPartition
 
@@ -89,16 +89,6 @@ class RealLine:
 
     def audit(self, window: Window = Window()) -> Audit:  # noqa: B008
         return run_audit(self.settings, window, Screen())
-
-
-@contextmanager
-def working(line: RealLine) -> Iterator[RealLine]:
-    line.worker.start()
-    try:
-        yield line
-    finally:
-        line.worker.stop()
-        line.inspector.champions.close()
 
 
 def has_done(line: RealLine, images: int) -> Callable[[], bool]:

@@ -24,7 +24,8 @@ from pipeline.settings import Settings
 from pipeline.topics import WEEK_MS, ensure_topics
 from tests.conftest import Plant
 from tests.pipeline.alone import QuickKafka, alone
-from tests.pipeline.real_line import SMALL, RealLine, has_done, working
+from tests.pipeline.line import running
+from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.tiny import PRODUCT, message, publish, texture
 
 pytestmark = [pytest.mark.servers, pytest.mark.apache]
@@ -78,7 +79,7 @@ def test_wrong_clocks_of_cameras_change_the_captured_time_and_nothing_else(
     second = send(settings, range(4, 8))
     captured = first | second
     latency_s = metrics.latency_seconds.labels(PRODUCT)._sum.get()
-    with working(line):
+    with running(line):
         eventually(has_done(line, len(captured)), within_s=60)
     ended = between()
 

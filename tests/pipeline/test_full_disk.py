@@ -24,7 +24,8 @@ from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
 from tests.conftest import Plant
 from tests.pipeline.alone import ACCESS, SECRET, QuickKafka, alone
-from tests.pipeline.real_line import SMALL, RealLine, has_done, working
+from tests.pipeline.line import running
+from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.small_disk import small_disk
 from tests.pipeline.tiny import message, publish, texture
 
@@ -53,7 +54,7 @@ def test_a_full_disk_under_s3_is_waited_for_and_no_mask_is_missing_afterwards(
         publish(store, tiny_bundle)
         images = [message(f"img-{n:02d}", texture(n % 7), camera=f"/plant/cam{n % 3}") for n in range(48)]
         line = RealLine(settings, store)
-        with working(line):
+        with running(line):
             line.send(images[:8])
             eventually(has_done(line, 8), within_s=60)
             disk.fill()
@@ -160,7 +161,7 @@ def test_a_full_disk_under_the_broker_costs_no_acknowledged_image_and_doubles_no
 
         go_on.set()
         monkeypatch.setattr(line.inspector, "score", gated)
-        with working(line):
+        with running(line):
             with PatientCamera(settings) as camera:
                 eventually(has_done(line, 40), within_s=60)
                 go_on.clear()

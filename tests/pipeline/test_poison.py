@@ -68,6 +68,7 @@ def test_a_suspect_is_in_flight_alone_and_its_neighbours_together(line: Line, ev
     assert batches == [3, 1, 4, 2]
     assert most[True] == 1, "nothing was in flight beside the suspect"
     assert line.broker.attempts == {(1, 1): 1}
+    assert line.broker.begun == 10, "each was noted as begun"
 
 
 def test_what_was_taken_up_alone_too_often_is_set_aside_unread(line: Line, eventually, monkeypatch) -> None:

@@ -14,7 +14,8 @@ from pipeline.settings import S3, Settings
 from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
 from tests.conftest import Plant
-from tests.pipeline.real_line import SMALL, RealLine, has_done, working
+from tests.pipeline.line import running
+from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.s3_proxy import S3Proxy, s3_proxy
 from tests.pipeline.tiny import message, publish, texture
 
@@ -65,7 +66,7 @@ def test_an_s3_that_answers_in_5_s_is_slow_and_nothing_else(
     proxy.delay_s, before = LATE_S, waits()
     proxy.most_at_once.clear()
     begun = time.monotonic()
-    with working(line):
+    with running(line):
         eventually(has_done(line, IMAGES), within_s=90)
         took_s = time.monotonic() - begun
         assert (len(line.sessions), line.losses) == (1, 0), "it stayed a member"
@@ -91,7 +92,7 @@ def test_an_s3_that_refuses_writes_holds_up_what_needs_it_and_says_so(
     line = RealLine(settings, S3Store(settings.s3))
     proxy.refused = frozenset({"PUT"})
     before = waits()
-    with working(line), caplog.at_level(logging.WARNING, "pipeline.patience"):
+    with running(line), caplog.at_level(logging.WARNING, "pipeline.patience"):
         line.send([message(f"img-{n}", texture(n)) for n in range(IMAGES)])
         eventually(lambda: line.worker.waiting_for == "S3", within_s=60)
         eventually(lambda: waits() >= before + 4, what="it asks again and again")
@@ -124,7 +125,7 @@ def test_an_s3_that_refuses_writes_does_not_touch_a_stream_whose_masks_travel_in
     line = RealLine(settings, S3Store(settings.s3))
     proxy.refused = frozenset({"PUT"})
     before = waits()
-    with working(line):
+    with running(line):
         line.send([message(f"img-{n}", texture(n)) for n in range(IMAGES)])
         eventually(has_done(line, IMAGES), within_s=60)
     assert waits() == before
