@@ -13,7 +13,7 @@ from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, Topic
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
-from kafka.structs import OffsetAndMetadata
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from pipeline import metrics
 from pipeline.attempts import Attempts
@@ -65,6 +65,7 @@ class KafkaSession:
         self._attempts: dict[TopicPartition, Attempts] = {}  # at the committed offset, where somebody left a note
         self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
+        self._was_expelled = False
         self._unnoted: set[TopicPartition] = set()  # whose first message has not been taken up yet
         self._lease_numbers = itertools.count(1)
         self._paused = False
@@ -87,6 +88,9 @@ class KafkaSession:
             if not self._joined(timeout_s):
                 return []
             fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        if self._was_expelled:
+            self._was_expelled = False
+            self._assigned_anew.update(self._consumer.assignment())
         # kafka-python keeps the position of a partition that stays with its member in a rebalance, and thereby skips
         # what was fetched and not committed. Not within the callback: it runs in the client's own loop.
         anew = set(self._assigned_anew)
@@ -129,11 +133,11 @@ class KafkaSession:
         return found
 
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
-        # Before the leases are looked at: what is revoked after this line makes the generation an old one.
-        membership = self._consumer.group_metadata()
         after = {TopicPartition(topic, number): offset for (topic, number), offset in offsets_after(finished).items()}
         offsets = {tp: OffsetAndMetadata(offset, self._note(tp, offset), -1) for tp, offset in after.items()}
         try:
+            # Before the leases are looked at: what is revoked after this line makes the generation an old one.
+            membership = self._membership()
             if not all(self.owns(record) for record in finished):
                 raise CommitFailedError("a partition was revoked this very moment")
             if self._exactly_once:
@@ -152,6 +156,11 @@ class KafkaSession:
         self._committed.update(after)
         for tp, one in offsets.items():
             self._attempts[tp] = Attempts.read(one.metadata)
+
+    @property
+    def is_member(self) -> bool:
+        """Whether it is in the group as far as it knows: it learns by heartbeats that it was expelled."""
+        return bool(self._consumer.group_metadata().generation_id >= 0)
 
     def pause(self) -> None:
         if not self._paused:
@@ -197,7 +206,27 @@ class KafkaSession:
             metrics.rebalances.labels("revoked").inc()
             log.info("revoked %s", sorted(tp.partition for tp in partitions))
 
+    def expelled(self) -> None:
+        """Joining again after the group went on without this member: its offsets may be far behind the group's.
+
+        The client does not always say so: what it gets back of what it had, it may count as kept.
+        """
+        self._leases.clear()
+        self._was_expelled = True
+
     # Inside
+
+    def _membership(self) -> ConsumerGroupMetadata:
+        """This member's generation, by which the broker refuses what an expelled member commits.
+
+        Raises:
+            CommitFailedError: it has none now. The broker would not check: from a transaction that names no generation
+                it takes offsets as they come.
+        """
+        membership = self._consumer.group_metadata()
+        if membership.generation_id < 0:
+            raise CommitFailedError("not a member of the group at this moment")
+        return membership
 
     def _joined(self, timeout_s: float) -> bool:
         """Whether this member is in the group. It joins in a thread of its own, so that commits go on meanwhile.
@@ -298,11 +327,11 @@ class KafkaSession:
         In a transaction where there are any: it carries this generation, and a client that tries a plain commit again
         after a rebalance would set back what another member has committed meanwhile.
         """
-        membership = self._consumer.group_metadata()
-        owned = {tp: note for tp, note in notes.items() if tp in self._leases}
-        if not owned:
-            return
         try:
+            membership = self._membership()
+            owned = {tp: note for tp, note in notes.items() if tp in self._leases}
+            if not owned:
+                return
             if self._exactly_once:
                 self._producer.begin_transaction()
                 self._producer.send_offsets_to_transaction(owned, membership)
@@ -352,7 +381,7 @@ class KafkaSession:
             max_poll_interval_ms=max(REJOIN_WITHIN_MS, 2 * self._settings.kafka.session_timeout_ms),
             max_poll_records=self._settings.stream.batch_images * 2,
             group_instance_id=self._instance,
-            partition_assignment_strategy=[CooperativeStickyAssignor()],
+            partition_assignment_strategy=[_Assignor(self)],
         )
         consumer.subscribe([self._settings.topics.images], listener=_Listener(self))
         # A member that leads the group before it knows the topic's partitions shares out none, and kafka-python may
@@ -379,6 +408,24 @@ class KafkaSession:
             admin.remove_group_members(
                 self._settings.kafka.group, [MemberToRemove(group_instance_id=self._instance, reason="stopped")]
             )
+
+
+class _Assignor(CooperativeStickyAssignor):
+    """Claims the partitions that its member has, and none when that joins after the group has expelled it.
+
+    kafka-python 3.0.12 claims what such a member had before. The leader then gives these partitions to nobody until
+    their claimant has given them back, which it never does, for it does not have them: they stay unread.
+    """
+
+    def __init__(self, session: KafkaSession) -> None:
+        super().__init__()
+        self._session = session
+
+    def metadata(self, topics: Collection[str]) -> Any:
+        if not self._session.is_member:
+            self.member_assignment = None
+            self._session.expelled()
+        return super().metadata(topics)
 
 
 class _Listener(ConsumerRebalanceListener):

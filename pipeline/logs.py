@@ -31,4 +31,8 @@ def set_up_logging(form: LogFormat) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(JsonFormatter() if form == "json" else logging.Formatter(_TEXT))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
-    logging.getLogger("kafka").setLevel(logging.WARNING)
+    # Who joins and leaves the group and what each is given is worth its lines. That a broker is away is not, a hundred
+    # times a second: whoever waits for it says so once.
+    levels = {"kafka": logging.WARNING, "kafka.coordinator": logging.INFO, "kafka.net": logging.CRITICAL}
+    for name, level in {**levels, "kafka.cluster": logging.CRITICAL}.items():
+        logging.getLogger(name).setLevel(level)

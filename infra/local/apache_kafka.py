@@ -39,6 +39,8 @@ rootLogger.level = warn
 rootLogger.appenderRef.out.ref = out
 logger.server.name = kafka.server.KafkaRaftServer
 logger.server.level = info
+logger.group.name = org.apache.kafka.coordinator.group
+logger.group.level = info
 """
 
 

@@ -8,7 +8,10 @@ from functools import partial
 
 import pytest
 from kafka import TopicPartition
+from kafka.admin import MemberToRemove
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError
+from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
 
 from jobs.follow import Follower
 from model import ModelBundle
@@ -299,6 +302,100 @@ def test_partitions_move_to_a_second_member_and_nothing_is_lost_or_doubled(plant
                 work(second)
                 work(first)
     assert Counter(committed_values(settings, settings.topics.events, 40)) == Counter(names)
+
+
+def expel(settings: Settings, session: KafkaSession) -> None:
+    """As the group does when a member's session ends; returns once that member has heard of it."""
+    member = session._consumer.group_metadata().member_id
+    with admin_client(settings) as admin:
+        admin.remove_group_members(settings.kafka.group, [MemberToRemove(member_id=member)])
+    deadline = time.monotonic() + 15
+    while session.is_member:
+        assert time.monotonic() < deadline, "its heartbeats went on"
+        time.sleep(0.05)
+
+
+def one_event_each(settings: Settings, names: list[bytes], *sessions: KafkaSession) -> None:
+    """Commit what comes until the group has all; nothing twice."""
+    deadline = time.monotonic() + 40
+    done = 0
+    while done < len(names):
+        assert time.monotonic() < deadline, f"{done} of {len(names)}"
+        for session in sessions:
+            records = [record for record in session.poll(0.1) if session.owns(record)]
+            if records:
+                session.commit(events_for(settings, records), records)
+                done += len(records)
+
+
+@apache_only
+def test_an_expelled_member_commits_nothing_that_others_went_past(plant: Plant, exactly_once: bool) -> None:
+    """A broker takes a transaction's offsets from whoever names no generation: they would set the group back."""
+    settings = prepared(plant)
+    names = [b"%d" % number for number in range(6)]
+    produce(settings, *names)
+    with joined(settings, rank=0, exactly_once=exactly_once) as first:
+        held = collect(first, 6)
+        expel(settings, first)
+        with joined(settings, rank=1, exactly_once=exactly_once) as second:
+            one_event_each(settings, names, second)
+            with pytest.raises(CommitLost, match="not a member"):
+                first.commit(events_for(settings, held), held)
+    assert sorted(committed_values(settings, settings.topics.events, 6)) == names
+
+
+@apache_only
+def test_an_expelled_member_goes_on_from_where_the_group_stands(plant: Plant, exactly_once: bool) -> None:
+    """Also if it is expelled while it joins: then the client tells nobody that its partitions were lost."""
+    settings = prepared(plant)
+    names = [b"%d" % number for number in range(6)]
+    produce(settings, *names)
+    with joined(settings, rank=0, exactly_once=exactly_once) as first:
+        held = collect(first, 6)
+        first._consumer._coordinator.rejoining = True
+        expel(settings, first)
+        with joined(settings, rank=1, exactly_once=exactly_once) as second:
+            one_event_each(settings, names, second)
+        deadline = time.monotonic() + 20
+        while not first.is_member or len(first._leases) < 2:
+            assert time.monotonic() < deadline, "it did not come back"
+            assert not first.poll(0.1)
+        assert not any(first.owns(record) for record in held)
+        with pytest.raises(CommitLost):
+            first.commit(events_for(settings, held), held)
+    assert sorted(committed_values(settings, settings.topics.events, 6)) == names
+
+
+@apache_only
+def test_an_expelled_member_claims_no_partition(
+    plant: Plant, exactly_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a member claims and does not have, a leader gives to nobody until it is given back."""
+    settings = prepared(plant)
+    claims: list[int] = []
+    usual = CooperativeStickyAssignor.metadata
+
+    def watched(assignor: CooperativeStickyAssignor, topics: set[str]) -> ConsumerProtocolSubscription:
+        found = usual(assignor, topics)
+        claims.append(sum(len(one.partitions) for one in found.owned_partitions))
+        return found
+
+    monkeypatch.setattr(CooperativeStickyAssignor, "metadata", watched)
+    with joined(settings, rank=0, exactly_once=exactly_once) as first:
+        produce(settings, b"a", b"b")
+        collect(first, 2)
+        first._consumer._coordinator.request_rejoin()
+        deadline = time.monotonic() + 20
+        while first._consumer._coordinator.need_rejoin():
+            assert time.monotonic() < deadline, "it did not join again"
+            first.poll(0.1)
+        assert claims[-1] == 2, "a member claims what it has"
+        claims.clear()
+        expel(settings, first)
+        while not claims or len(first._leases) < 2:
+            assert time.monotonic() < deadline, "it did not come back"
+            first.poll(0.1)
+    assert set(claims) == {0}
 
 
 @apache_only
