@@ -1,17 +1,20 @@
 """kafka-python clients as linewatch needs them: sizes for images, timeouts for factories."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
-from kafka.errors import InvalidReplicationFactorError, KafkaError
+from kafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
 
 from pipeline.errors import BrokerUnavailable, SettingsError
 from pipeline.settings import Kafka, Settings
 
 # A dead letter is the original message with headers added: it must fit where the original did.
 HEADROOM_BYTES = 65_536
+UNREACHABLE_S = 0.05
+"""Between two tries to reach a broker."""
 
 
 def connection(kafka: Kafka) -> dict[str, Any]:
@@ -57,7 +60,7 @@ def make_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
 
 def make_producer(settings: Settings, **options: Any) -> KafkaProducer:
     """A producer that waits for every in-sync replica and fails within seconds, not minutes."""
-    return KafkaProducer(
+    producer = KafkaProducer(
         **{
             **connection(settings.kafka),
             "acks": "all",
@@ -72,6 +75,28 @@ def make_producer(settings: Settings, **options: Any) -> KafkaProducer:
             **options,
         }
     )
+    _keep_requests(producer)
+    return producer
+
+
+def _keep_requests(producer: KafkaProducer) -> None:
+    """Let a transaction outlive its coordinator.
+
+    The sender of kafka-python 3.0.12 drops a transaction's request when the coordinator can't be reached: whoever
+    waits for it waits for ever, and holds its group up. It does so because its client raises what it expects as an
+    answer. With the answer it looks for the coordinator and tries again.
+    """
+    client = producer._sender._client
+    raising = client.await_ready
+
+    def answering(node_id: object, timeout_ms: int) -> bool:
+        try:
+            return bool(raising(node_id, timeout_ms=timeout_ms))
+        except KafkaConnectionError:
+            time.sleep(UNREACHABLE_S)
+            return False
+
+    client.await_ready = answering
 
 
 @contextmanager

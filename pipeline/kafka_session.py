@@ -2,11 +2,13 @@
 
 import itertools
 import logging
+import time
 import uuid
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
@@ -26,12 +28,13 @@ from pipeline.settings import Settings
 log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 15
 JOIN_SLICE_MS = 1000
+JOIN_LOOK_S = 0.1
 REJOIN_WITHIN_MS = 30_000
-"""So long a group waits in a rebalance for a member that does not join; the client's default is five minutes. Workers
-poll several times a second whatever they do, but for a commit that waits for the broker."""
+"""So long a group waits in a rebalance for a member that does not join; the client's default is five minutes."""
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
+STILL_UNSTABLE_MS = 5000
 PROCESS = f"linewatch-{uuid.uuid4().hex[:12]}"
 """The client id of this process's members, by which others tell whether it lives."""
 DEATHS_TO_SUSPECT = 2
@@ -66,11 +69,13 @@ class KafkaSession:
         self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
         self._was_expelled = False
+        self._unstable_since: float | None = None
         self._unnoted: set[TopicPartition] = set()  # whose first message has not been taken up yet
         self._lease_numbers = itertools.count(1)
         self._paused = False
         self._closed = False
         self._join_thread = ThreadPoolExecutor(1, thread_name_prefix="join")
+        self._publish_thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
         self._joining: Future[None] | None = None
         with broker_answers(settings):
             self._producer = self._open_producer()
@@ -90,14 +95,14 @@ class KafkaSession:
             fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         if self._was_expelled:
             self._was_expelled = False
-            self._assigned_anew.update(self._consumer.assignment())
+            self._taken(self._consumer.assignment())
         # kafka-python keeps the position of a partition that stays with its member in a rebalance, and thereby skips
         # what was fetched and not committed. Not within the callback: it runs in the client's own loop.
-        anew = set(self._assigned_anew)
-        if anew:
-            self._rewind(anew)
-            self._unnoted |= anew
-            self._assigned_anew -= anew
+        anew = self._assigned_anew & set(self._consumer.assignment())
+        for tp in anew:
+            # The group waits for whoever does not join again: the others later.
+            if self._consumer._coordinator.need_rejoin() or not self._rewind(tp):
+                break
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
         return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
@@ -141,17 +146,15 @@ class KafkaSession:
             if not all(self.owns(record) for record in finished):
                 raise CommitFailedError("a partition was revoked this very moment")
             if self._exactly_once:
-                self._producer.begin_transaction()
-                self._send(outgoing)
-                self._producer.send_offsets_to_transaction(offsets, membership)
-                self._producer.commit_transaction()
+                self._beside_joins(partial(self._transact, outgoing, offsets, membership))
             else:
                 self._send(outgoing)
                 self._consumer.commit(offsets)
         except CLIENT_ERRORS as error:
             log.warning("commit lost (%s: %s); going back to the committed offsets", type(error).__name__, error)
+            self._leases.clear()
+            self._assigned_anew.update(self._consumer.assignment())
             self._abort()
-            self._rewind(self._consumer.assignment())
             raise CommitLost(f"{type(error).__name__}: {error}") from error
         self._committed.update(after)
         for tp, one in offsets.items():
@@ -185,6 +188,7 @@ class KafkaSession:
             except (*CLIENT_ERRORS, BrokerUnavailable) as error:
                 log.info("closing the %s: %s: %s", name, type(error).__name__, error)
         self._join_thread.shutdown(wait=False)
+        self._publish_thread.shutdown(wait=False)
 
     # Partitions come and go in the client's own thread. With cooperative rebalancing these are the ones that move; the
     # others stay, with their leases and what is in flight.
@@ -192,7 +196,7 @@ class KafkaSession:
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         if not partitions:
             return
-        self._assigned_anew.update(partitions)
+        self._taken(partitions)
         if self._paused:
             self._consumer.pause(*partitions)
         metrics.rebalances.labels("assigned").inc()
@@ -228,14 +232,26 @@ class KafkaSession:
             raise CommitFailedError("not a member of the group at this moment")
         return membership
 
-    def _joined(self, timeout_s: float) -> bool:
-        """Whether this member is in the group. It joins in a thread of its own, so that commits go on meanwhile.
+    def _beside_joins(self, work: Callable[[], None]) -> None:
+        """Do what may wait for a broker, and join the group meanwhile: it waits for every member."""
+        doing = self._publish_thread.submit(work)
+        while not doing.done():
+            wait([doing], JOIN_LOOK_S)
+            self._begin_to_join()
+        doing.result()
+
+    def _begin_to_join(self) -> None:
+        """Where the group asks for it, in a thread of its own, so that commits go on meanwhile.
 
         And because kafka-python 3.0.12 forgets a join that ends between two polls: it begins another, which makes all
         members join again, and so on. In that thread somebody is always there when it ends.
         """
         if self._joining is None and self._consumer._coordinator.need_rejoin():
             self._joining = self._join_thread.submit(self._join)
+
+    def _joined(self, timeout_s: float) -> bool:
+        """Whether this member is in the group now."""
+        self._begin_to_join()
         if self._joining is None:
             return True
         wait([self._joining], timeout_s)
@@ -248,6 +264,18 @@ class KafkaSession:
     def _join(self) -> None:
         while not self._closed and self._consumer._coordinator.need_rejoin():
             self._consumer._coordinator.ensure_active_group(timeout_ms=JOIN_SLICE_MS)
+
+    def _transact(
+        self,
+        outgoing: Sequence[Outgoing],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        membership: ConsumerGroupMetadata,
+    ) -> None:
+        self._producer.begin_transaction()
+        if outgoing:
+            self._send(outgoing)
+        self._producer.send_offsets_to_transaction(offsets, membership)
+        self._producer.commit_transaction()
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
         futures = [
@@ -267,36 +295,56 @@ class KafkaSession:
         """
         if self._exactly_once:
             metrics.aborts.inc()
+        with broker_answers(self._settings):
+            self._beside_joins(self._renew_producer)
+
+    def _renew_producer(self) -> None:
         try:
             self._close_producer()
         except CLIENT_ERRORS as error:
             log.info("closing the producer: %s", type(error).__name__)
-        with broker_answers(self._settings):
-            self._producer = self._open_producer()
+        self._producer = self._open_producer()
 
-    def _rewind(self, partitions: Collection[TopicPartition]) -> None:
-        """Set owned partitions back to their committed offsets, under a new lease."""
-        with broker_answers(self._settings):
-            for tp in list(partitions):
-                lease = next(self._lease_numbers)
-                committed = self._stable_offset(tp)
-                if committed is None:
-                    self._consumer.seek_to_beginning(tp)
-                    self._committed[tp] = self._consumer.position(tp)
-                else:
-                    self._consumer.seek(tp, committed.offset)
-                    self._committed[tp] = committed.offset
-                self._attempts[tp] = Attempts.read(committed.metadata if committed else None)
-                self._suspect(tp, self._attempts[tp].begun)
-                self._leases[tp] = lease
+    def _taken(self, partitions: Collection[TopicPartition]) -> None:
+        self._assigned_anew.update(partitions)
+        self._unnoted.update(partitions)
 
-    def _stable_offset(self, tp: TopicPartition) -> OffsetAndMetadata | None:
-        """The committed offset, once no open transaction can change it any more."""
-        if self._exactly_once:
-            with suppress(KafkaTimeoutError):
-                return self._consumer.committed(tp, metadata=True, timeout_ms=UNSTABLE_MS)
-            end_left_open(self._settings)
-        return self._consumer.committed(tp, metadata=True, timeout_ms=self._settings.kafka.transaction_timeout_ms)
+    def _rewind(self, tp: TopicPartition) -> bool:
+        """Set a partition back to its committed offset, under a new lease; False where that offset may still change."""
+        with broker_answers(self._settings):
+            within_ms = self._stable_within_ms()
+            try:
+                committed = self._consumer.committed(tp, metadata=True, timeout_ms=within_ms)
+            except KafkaTimeoutError:
+                if self._exactly_once:
+                    end_left_open(self._settings)
+                return False
+            self._unstable_since = None
+            if committed is None:
+                self._consumer.seek_to_beginning(tp)
+                self._committed[tp] = self._consumer.position(tp)
+            else:
+                self._consumer.seek(tp, committed.offset)
+                self._committed[tp] = committed.offset
+        self._attempts[tp] = Attempts.read(committed.metadata if committed else None)
+        self._suspect(tp, self._attempts[tp].begun)
+        self._assigned_anew.discard(tp)
+        self._leases[tp] = next(self._lease_numbers)
+        return True
+
+    def _stable_within_ms(self) -> int:
+        """How long to wait for a committed offset at a time. Not long at first: a dead member's transaction may keep it
+        back, which its heir ends once it is old enough.
+
+        Raises:
+            KafkaTimeoutError: for longer than any transaction may last there was none.
+        """
+        now = time.monotonic()
+        self._unstable_since = self._unstable_since or now
+        unstable_ms = (now - self._unstable_since) * 1000
+        if unstable_ms > self._settings.kafka.transaction_timeout_ms:
+            raise KafkaTimeoutError("a committed offset is kept back by a transaction that does not end")
+        return UNSTABLE_MS if unstable_ms < self._settings.kafka.session_timeout_ms else STILL_UNSTABLE_MS
 
     def _lives(self, process: str) -> bool:
         """Whether a process that took a message up has only lost its partition. Where nobody can tell, it has died."""
@@ -333,9 +381,7 @@ class KafkaSession:
             if not owned:
                 return
             if self._exactly_once:
-                self._producer.begin_transaction()
-                self._producer.send_offsets_to_transaction(owned, membership)
-                self._producer.commit_transaction()
+                self._beside_joins(partial(self._transact, (), owned, membership))
             else:
                 self._consumer.commit(owned, timeout_ms=NOTE_TIMEOUT_MS)
         except CLIENT_ERRORS as error:

@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from functools import partial
+from threading import Event, Thread
 
 import pytest
 from kafka import TopicPartition
@@ -302,6 +303,49 @@ def test_partitions_move_to_a_second_member_and_nothing_is_lost_or_doubled(plant
                 work(second)
                 work(first)
     assert Counter(committed_values(settings, settings.topics.events, 40)) == Counter(names)
+
+
+@apache_only
+def test_a_transaction_outlives_its_coordinator(plant: Plant, exactly_once: bool) -> None:
+    """kafka-python 3.0.12 drops its last request when nobody answers, and then waits for ever."""
+    assert exactly_once
+    settings = prepared(plant)
+    broker = plant.servers.brokers[0]
+    with closing(make_producer(settings, transactional_id="outlives", delivery_timeout_ms=60_000)) as producer:
+        producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(settings.topics.events, b"a", partition=0).get(timeout=15)
+        broker.kill()
+        commit = Thread(target=producer.commit_transaction, daemon=True)
+        commit.start()
+        commit.join(2)  # nobody answers
+        broker.start()
+        commit.join(30)
+        assert not commit.is_alive(), "its request was dropped"
+    assert committed_values(settings, settings.topics.events, 1) == [b"a"]
+
+
+@apache_only
+def test_a_commit_that_waits_for_the_broker_does_not_hold_up_the_group(
+    plant: Plant, exactly_once: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = prepared(plant)
+    produce(settings, b"a", b"b", b"c", b"d")
+    over = Event()
+    with joined(settings, rank=0, exactly_once=exactly_once) as first:
+        held = collect(first, 4)
+        monkeypatch.setattr(first._producer, "commit_transaction", lambda: over.wait(60))
+        commit = Thread(target=lambda: first.commit(events_for(settings, held), held), daemon=True)
+        commit.start()
+        try:
+            with joined(settings, rank=1, exactly_once=exactly_once) as second:
+                begun = time.monotonic()
+                while not second.is_member:
+                    assert time.monotonic() < begun + 15, "the group waits for a member that waits for its broker"
+                    second.poll(0.1)
+        finally:
+            over.set()
+            commit.join(30)
 
 
 def expel(settings: Settings, session: KafkaSession) -> None:
