@@ -101,7 +101,7 @@ def draw(samples: Sequence[Sample], timeline: Path, picture: Path, title: str) -
             for number, fault in enumerate(one for one in faults if one["kind"] == kind):
                 label = kind if panel is rates and number == 0 else None
                 panel.axvline(fault["at_s"], color=_COLOURS[kind], linewidth=0.6, alpha=0.6, label=label)
-        panel.set_ylim(bottom=0)
+        panel.set_ylim(0, 1.05 * panel.get_ylim()[1])
         panel.grid(alpha=0.2)
     rates.set_ylabel("images / s")
     rates.legend(loc="upper right", ncols=7, fontsize="small")
