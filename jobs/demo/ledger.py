@@ -69,12 +69,19 @@ class Ledger:
     def doubled(self) -> int:
         return sum(count - 1 for count in self.times_seen.values())
 
+    @property
+    def _unpictured(self) -> int:
+        """Events of which no picture has come so far: where a broker has no transactions, each comes by itself."""
+        return len({seen.event.event_id for seen in list(self.seen.values())} - self._pictures.keys())
+
     def settle(self, quiet_s: float = 60.0) -> None:
-        """Wait until every image is accounted for, or nothing more has come for ``quiet_s``."""
-        known, since = -1, time.monotonic()
-        while self.missing > 0 and time.monotonic() - since < quiet_s:
-            if len(self.times_seen) != known:
-                known, since = len(self.times_seen), time.monotonic()
+        """Wait until every image is accounted for and every event has its pictures, or nothing more has come for
+        ``quiet_s``.
+        """
+        known, since = (-1, -1), time.monotonic()
+        while (self.missing or self._unpictured) and time.monotonic() - since < quiet_s:
+            if (now := (len(self.times_seen), len(self._pictures))) != known:
+                known, since = now, time.monotonic()
             time.sleep(0.1)
         time.sleep(1.0)  # a doubled event would come late
 
