@@ -26,11 +26,8 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-# Two processes, one for each of the machine's two cores at least, and then what measures time. 5: ARGS chose no test.
-test: export OMP_NUM_THREADS = 1
 test: check  ## Check, then every test, on real servers that the tests start
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadscope --no-loadscope-reorder -m "not quiet" $(ARGS) || [ $$? -eq 5 ]
-	@$(VENV)/bin/python -m pytest -m quiet $(ARGS) || [ $$? -eq 5 ]
+	@$(VENV)/bin/python -m pytest $(ARGS)
 
 IMAGES ?= 100000
 SEED ?= 0

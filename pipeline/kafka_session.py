@@ -62,6 +62,7 @@ class KafkaSession:
         self._rank = rank
         self._process = PROCESS
         self._exactly_once = exactly_once
+        self._transactional_id = ""
         self._instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         self._leases: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
@@ -69,6 +70,7 @@ class KafkaSession:
         self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
         self._was_expelled = False
+        self._inherited = False
         self._unstable_since: float | None = None
         self._unnoted: set[TopicPartition] = set()  # whose first message has not been taken up yet
         self._lease_numbers = itertools.count(1)
@@ -103,6 +105,10 @@ class KafkaSession:
             # The group waits for whoever does not join again: the others later.
             if self._consumer._coordinator.need_rejoin() or not self._rewind(tp):
                 break
+        if self._inherited:
+            # Whose they were may have died between two messages of a transaction: readers wait for its end.
+            self._inherited = False
+            self._join_thread.submit(self._end_left_open)
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
         return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
@@ -197,6 +203,7 @@ class KafkaSession:
         if not partitions:
             return
         self._taken(partitions)
+        self._inherited = True
         if self._paused:
             self._consumer.pause(*partitions)
         metrics.rebalances.labels("assigned").inc()
@@ -316,8 +323,8 @@ class KafkaSession:
             try:
                 committed = self._consumer.committed(tp, metadata=True, timeout_ms=within_ms)
             except KafkaTimeoutError:
-                if self._exactly_once:
-                    end_left_open(self._settings)
+                log.info("partition %d: an open transaction may still change its committed offset", tp.partition)
+                self._end_left_open()
                 return False
             self._unstable_since = None
             if committed is None:
@@ -331,6 +338,14 @@ class KafkaSession:
         self._assigned_anew.discard(tp)
         self._leases[tp] = next(self._lease_numbers)
         return True
+
+    def _end_left_open(self) -> None:
+        if not self._exactly_once:
+            return
+        try:
+            end_left_open(self._settings, own=self._transactional_id)
+        except (*CLIENT_ERRORS, BrokerUnavailable) as error:
+            log.info("transactions that are left open were not looked for: %s: %s", type(error).__name__, error)
 
     def _stable_within_ms(self) -> int:
         """How long to wait for a committed offset at a time. Not long at first: a dead member's transaction may keep it
@@ -408,9 +423,10 @@ class KafkaSession:
     def _open_producer(self) -> KafkaProducer:
         if not self._exactly_once:
             return make_producer(self._settings)
+        self._transactional_id = f"{self._settings.kafka.group}-{self._rank()}"
         producer = make_producer(
             self._settings,
-            transactional_id=f"{self._settings.kafka.group}-{self._rank()}",
+            transactional_id=self._transactional_id,
             transaction_timeout_ms=self._settings.kafka.transaction_timeout_ms,
         )
         producer.init_transactions()

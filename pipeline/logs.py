@@ -36,3 +36,11 @@ def set_up_logging(form: LogFormat) -> None:
     levels = {"kafka": logging.WARNING, "kafka.coordinator": logging.INFO, "kafka.net": logging.CRITICAL}
     for name, level in {**levels, "kafka.cluster": logging.CRITICAL}.items():
         logging.getLogger(name).setLevel(level)
+    logging.getLogger("kafka.coordinator.consumer").addFilter(_not_kept_back)
+
+
+def _not_kept_back(record: logging.LogRecord) -> bool:
+    """Without "unknown" errors, ten a second, of an offset that an open transaction may still change: the session that
+    waits for it says so.
+    """
+    return "UnstableOffsetCommit" not in record.getMessage()

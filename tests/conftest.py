@@ -23,20 +23,6 @@ if TYPE_CHECKING:
 _numbers = itertools.count(1)
 
 
-@pytest.hookimpl(optionalhook=True)
-def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """In several processes: those that share a plant in one, and the others by files."""
-    from xdist.scheduler import LoadScopeScheduling
-
-    class OnePlant(LoadScopeScheduling):  # type: ignore[misc]
-        def _split_scope(self, nodeid: str) -> str:
-            file = nodeid.partition("::")[0]
-            shares = file.startswith("tests/end_to_end/") and not file.endswith(("test_chaos.py", "test_demo.py"))
-            return "plant" if shares else file
-
-    return OnePlant(config, log)
-
-
 def pytest_configure(config: pytest.Config) -> None:
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
     for name in ("read_text", "open_text"):

@@ -14,7 +14,7 @@ from jobs.progress import Screen
 from jobs.replay import Camera
 from tests.end_to_end.plant import Plant, wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache, pytest.mark.quiet]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 BURST = 2500
 
 

@@ -5,7 +5,7 @@ import pytest
 from tests.end_to_end.kill import kill_in_mid_replay
 from tests.end_to_end.plant import Plant
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache, pytest.mark.quiet]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 
 
 def test_a_killed_replica_loses_and_doubles_nothing(apache_plant: Plant) -> None:

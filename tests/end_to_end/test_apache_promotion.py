@@ -9,7 +9,7 @@ from jobs.demo.ledger import Ledger
 from jobs.release import Releases
 from tests.end_to_end.plant import Plant, wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache, pytest.mark.quiet]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 
 
 def test_promotion_and_rollback_lose_nothing_and_restart_nothing(apache_plant: Plant) -> None:

@@ -15,7 +15,7 @@ from jobs.follow import Follower, event_of
 from jobs.replay import Camera
 from tests.end_to_end.plant import SESSION_TIMEOUT_MS, Plant, wait_for
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache, pytest.mark.quiet]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 CAMERAS = 8
 PER_S = 16.0
 

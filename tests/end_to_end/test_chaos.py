@@ -37,7 +37,6 @@ def run_chaos(tmp_path: Path, images: int, rate: int, *options: str) -> tuple[in
     return done.returncode, told, (tmp_path / "chaos" / "timeline.jsonl").read_text()
 
 
-@pytest.mark.quiet
 def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_path: Path) -> None:
     found = find_apache()
     if isinstance(found, Missing):

@@ -1,6 +1,7 @@
 """Members of a group that die, each a process of its own: `python -m tests.pipeline.mortal HOW SETTINGS OBJECTS`.
 
-open    joins, sends offsets in a transaction, says "open", and waits to be killed with the transaction open
+sent    joins, sends an event in a transaction, says "open", and waits to be killed with the transaction open
+open    the same, and its offsets too
 worker  a stream worker to whose decoder POISON is deadly; objects are the files of a folder
 """
 
@@ -22,7 +23,7 @@ from pipeline.worker import StreamWorker
 POISON = b"\x00this image ends the process of its decoder\x00"
 
 
-def leave_open(settings: Settings) -> None:
+def leave_open(settings: Settings, *, with_offsets: bool) -> None:
     from kafka import TopicPartition
     from kafka.structs import OffsetAndMetadata
 
@@ -31,9 +32,10 @@ def leave_open(settings: Settings) -> None:
     while not records:
         records = session.poll(0.2)
     session._producer.begin_transaction()
-    session._producer.send(settings.topics.events, b"never committed").get(timeout=10)
-    offsets = {TopicPartition(t, p): OffsetAndMetadata(o, "", -1) for (t, p), o in offsets_after(records).items()}
-    session._producer.send_offsets_to_transaction(offsets, session._consumer.group_metadata())
+    session._producer.send(settings.topics.events, b"never committed", b"k").get(timeout=10)
+    if with_offsets:
+        offsets = {TopicPartition(t, p): OffsetAndMetadata(o, "", -1) for (t, p), o in offsets_after(records).items()}
+        session._producer.send_offsets_to_transaction(offsets, session._consumer.group_metadata())
     sys.stdout.write("open\n")
     sys.stdout.flush()
     while True:
@@ -63,7 +65,7 @@ def work(settings: Settings, objects: Path) -> None:
 
 if __name__ == "__main__":
     how, values = sys.argv[1], Settings.received(json.loads(sys.argv[2]))
-    if how == "open":
-        leave_open(values)
+    if how in ("sent", "open"):
+        leave_open(values, with_offsets=how == "open")
     else:
         work(values, Path(sys.argv[3]))

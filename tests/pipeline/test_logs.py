@@ -48,9 +48,12 @@ def test_a_replica_logs_as_it_is_told(form, capsys) -> None:
     try:
         set_up_logging(form)
         logging.getLogger("pipeline").info("hello")
+        logging.getLogger("kafka.net.manager").error("Connection failed")
+        logging.getLogger("kafka.coordinator.consumer").error("Unknown error: [Error 88] UnstableOffsetCommitError")
         text = capsys.readouterr().err.strip()
     finally:
         root.handlers[:] = before
         root.setLevel(level)
     assert "hello" in text
     assert text.startswith("{") == (form == "json")
+    assert len(text.splitlines()) == 1, "what the client says a hundred times is said once by whoever waits"

@@ -16,7 +16,7 @@ import pytest
 
 from jobs.follow import Follower, event_of
 from pipeline.attempts import Attempts
-from pipeline.broker import Record
+from pipeline.broker import Outgoing, Record
 from pipeline.deadletters import pending
 from pipeline.kafka_clients import make_producer
 from pipeline.kafka_session import KafkaSession
@@ -99,23 +99,34 @@ def member(how: str, settings: Settings, *more: str) -> Iterator[subprocess.Pope
 
 @pytest.mark.servers
 @pytest.mark.apache
-def test_a_transaction_that_a_dead_member_left_open_is_ended_by_its_heir(apache: Plant) -> None:
+@pytest.mark.parametrize("how", ["sent", "open"])
+def test_a_transaction_that_a_dead_member_left_open_is_ended_by_its_heir(apache: Plant, how: str) -> None:
     settings = apache.settings(kafka={"session_timeout_ms": 1000 * SESSION_S})
     ensure_topics(settings)
     send(settings, [b"a", b"b"])
-    with member("open", settings) as process:
+    with member(how, settings) as process:
         assert process.stdout
         assert process.stdout.readline() == "open\n"
         process.kill()
         died = time.monotonic()
-        with closing(KafkaSession(settings, rank=lambda: 1, exactly_once=True)) as heir:
-            found: list[bytes | None] = []
+        with (
+            closing(KafkaSession(settings, rank=lambda: 1, exactly_once=True)) as heir,
+            Follower(settings, settings.topics.events, from_beginning=True) as reader,
+        ):
+            found: list[Record] = []
             while len(found) < 2:
-                found += [record.value for record in heir.poll(0.1) if heir.owns(record)]
+                found += [record for record in heir.poll(0.1) if heir.owns(record)]
                 assert time.monotonic() - died < SESSION_S + 5
+            heir.commit([Outgoing(settings.topics.events, b"k", b"the heir's")], found)
+            read: list[Record] = []
+            while not read:
+                heir.poll(0)
+                read = reader.poll(0.1)
+                assert time.monotonic() - died < SESSION_S + 5, "its readers wait for the dead member's transaction"
             taken_over_s = time.monotonic() - died
     assert taken_over_s < SESSION_S + 3, "not the transaction's timeout, which is 20 s"
-    assert Counter(found) == Counter([b"a", b"b"]), "its offsets were not committed"
+    assert Counter(record.value for record in found) == Counter([b"a", b"b"]), "its offsets were not committed"
+    assert [record.value for record in read] == [b"the heir's"]
 
 
 @pytest.mark.servers
