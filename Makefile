@@ -10,6 +10,7 @@ help:  ## Show this help
 
 install: $(STAMP)  ## Make the environment in .venv
 
+# --no-compile: Python compiles what it imports; compiling all of it took half of the time.
 $(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "linewatch needs Python 3.11 or newer; set PYTHON=/path/to/python3.11"; exit 1; }
 	@echo "Making the environment in $(VENV) (a few minutes the first time)"

@@ -13,6 +13,8 @@ from pipeline.settings import Kafka, Settings
 
 # A dead letter is the original message with headers added: it must fit where the original did.
 HEADROOM_BYTES = 65_536
+# kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
+CLIENT_ERRORS = (KafkaError, AssertionError, RuntimeError, OSError)
 UNREACHABLE_S = 0.05
 """Between two tries to reach a broker."""
 

@@ -5,15 +5,14 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from threading import Thread
 from typing import Any
 
-from kafka import ConsumerRebalanceListener, KafkaConsumer, KafkaProducer, TopicPartition
-from kafka.admin import MemberToRemove
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka import KafkaProducer, TopicPartition
 from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
@@ -21,16 +20,13 @@ from pipeline import metrics
 from pipeline.attempts import Attempts
 from pipeline.broker import Outgoing, Record, offsets_after
 from pipeline.errors import BrokerUnavailable, CommitLost
-from pipeline.kafka_clients import admin_client, broker_answers, make_consumer, make_producer
+from pipeline.kafka_clients import CLIENT_ERRORS, admin_client, broker_answers, make_producer
 from pipeline.left_open import end_left_open
+from pipeline.membership import Membership
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
 FLUSH_TIMEOUT_S = 15
-JOIN_SLICE_MS = 1000
-JOIN_LOOK_S = 0.1
-REJOIN_WITHIN_MS = 30_000
-"""So long a group waits in a rebalance for a member that does not join; the client's default is five minutes."""
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
@@ -41,8 +37,6 @@ DEATHS_TO_SUSPECT = 2
 """At one offset. Going alone is slow, and one death is more often a machine's than an image's."""
 MOST_BATCHES_IN_FLIGHT = 8
 """More than a worker ever has: so far behind a committed offset may lie what ended a process."""
-# kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
-CLIENT_ERRORS = (KafkaError, AssertionError, RuntimeError, OSError)
 
 
 class KafkaSession:
@@ -63,7 +57,6 @@ class KafkaSession:
         self._process = PROCESS
         self._exactly_once = exactly_once
         self._transactional_id = ""
-        self._instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         self._leases: dict[TopicPartition, int] = {}
         self._committed: dict[TopicPartition, int] = {}
         self._attempts: dict[TopicPartition, Attempts] = {}  # at the committed offset, where somebody left a note
@@ -75,14 +68,13 @@ class KafkaSession:
         self._unnoted: set[TopicPartition] = set()  # whose first message has not been taken up yet
         self._lease_numbers = itertools.count(1)
         self._paused = False
-        self._closed = False
-        self._join_thread = ThreadPoolExecutor(1, thread_name_prefix="join")
         self._publish_thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        self._joining: Future[None] | None = None
+        instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         with broker_answers(settings):
             self._producer = self._open_producer()
             try:
-                self._consumer = self._open_consumer()
+                self._member = Membership(settings, self._process, instance, self)
+                self._consumer = self._member.consumer
             except BaseException:
                 with suppress(*CLIENT_ERRORS):
                     self._close_producer()
@@ -92,7 +84,7 @@ class KafkaSession:
 
     def poll(self, timeout_s: float) -> list[Record]:
         with broker_answers(self._settings):
-            if not self._joined(timeout_s):
+            if not self._member.joined(timeout_s):
                 return []
             fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
         if self._was_expelled:
@@ -103,12 +95,12 @@ class KafkaSession:
         anew = self._assigned_anew & set(self._consumer.assignment())
         for tp in anew:
             # The group waits for whoever does not join again: the others later.
-            if self._consumer._coordinator.need_rejoin() or not self._rewind(tp):
+            if self._member.must_join or not self._rewind(tp):
                 break
         if self._inherited:
             # Whose they were may have died between two messages of a transaction: readers wait for its end.
             self._inherited = False
-            self._join_thread.submit(self._end_left_open)
+            Thread(target=self._end_left_open, name="left-open", daemon=True).start()
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
         return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
@@ -148,11 +140,11 @@ class KafkaSession:
         offsets = {tp: OffsetAndMetadata(offset, self._note(tp, offset), -1) for tp, offset in after.items()}
         try:
             # Before the leases are looked at: what is revoked after this line makes the generation an old one.
-            membership = self._membership()
+            generation = self._member.generation()
             if not all(self.owns(record) for record in finished):
                 raise CommitFailedError("a partition was revoked this very moment")
             if self._exactly_once:
-                self._beside_joins(partial(self._transact, outgoing, offsets, membership))
+                self._beside_joins(partial(self._transact, outgoing, offsets, generation))
             else:
                 self._send(outgoing)
                 self._consumer.commit(offsets)
@@ -166,11 +158,6 @@ class KafkaSession:
         for tp, one in offsets.items():
             self._attempts[tp] = Attempts.read(one.metadata)
 
-    @property
-    def is_member(self) -> bool:
-        """Whether it is in the group as far as it knows: it learns by heartbeats that it was expelled."""
-        return bool(self._consumer.group_metadata().generation_id >= 0)
-
     def pause(self) -> None:
         if not self._paused:
             self._consumer.pause(*self._consumer.assignment())
@@ -183,21 +170,15 @@ class KafkaSession:
             self._paused = False
 
     def close(self) -> None:
-        self._closed = True
         self._leases.clear()  # what is still in flight is nobody's
-        ends = [("producer", self._close_producer), ("consumer", self._close_consumer)]
-        if self._instance:
-            ends.append(("membership", self._end_membership))
-        for name, end in ends:
+        for name, end in [("producer", self._close_producer), *self._member.ends()]:
             try:
                 end()
             except (*CLIENT_ERRORS, BrokerUnavailable) as error:
                 log.info("closing the %s: %s: %s", name, type(error).__name__, error)
-        self._join_thread.shutdown(wait=False)
         self._publish_thread.shutdown(wait=False)
 
-    # Partitions come and go in the client's own thread. With cooperative rebalancing these are the ones that move; the
-    # others stay, with their leases and what is in flight.
+    # A holder of partitions (pipeline.membership): those that stay keep their leases and what is in flight.
 
     def assigned(self, partitions: Sequence[TopicPartition]) -> None:
         if not partitions:
@@ -218,70 +199,24 @@ class KafkaSession:
             log.info("revoked %s", sorted(tp.partition for tp in partitions))
 
     def expelled(self) -> None:
-        """Joining again after the group went on without this member: its offsets may be far behind the group's.
-
-        The client does not always say so: what it gets back of what it had, it may count as kept.
-        """
         self._leases.clear()
         self._was_expelled = True
 
     # Inside
 
-    def _membership(self) -> ConsumerGroupMetadata:
-        """This member's generation, by which the broker refuses what an expelled member commits.
-
-        Raises:
-            CommitFailedError: it has none now. The broker would not check: from a transaction that names no generation
-                it takes offsets as they come.
-        """
-        membership = self._consumer.group_metadata()
-        if membership.generation_id < 0:
-            raise CommitFailedError("not a member of the group at this moment")
-        return membership
-
     def _beside_joins(self, work: Callable[[], None]) -> None:
-        """Do what may wait for a broker, and join the group meanwhile: it waits for every member."""
-        doing = self._publish_thread.submit(work)
-        while not doing.done():
-            wait([doing], JOIN_LOOK_S)
-            self._begin_to_join()
-        doing.result()
-
-    def _begin_to_join(self) -> None:
-        """Where the group asks for it, in a thread of its own, so that commits go on meanwhile.
-
-        And because kafka-python 3.0.12 forgets a join that ends between two polls: it begins another, which makes all
-        members join again, and so on. In that thread somebody is always there when it ends.
-        """
-        if self._joining is None and self._consumer._coordinator.need_rejoin():
-            self._joining = self._join_thread.submit(self._join)
-
-    def _joined(self, timeout_s: float) -> bool:
-        """Whether this member is in the group now."""
-        self._begin_to_join()
-        if self._joining is None:
-            return True
-        wait([self._joining], timeout_s)
-        if not self._joining.done():
-            return False
-        ended, self._joining = self._joining, None
-        ended.result()
-        return True
-
-    def _join(self) -> None:
-        while not self._closed and self._consumer._coordinator.need_rejoin():
-            self._consumer._coordinator.ensure_active_group(timeout_ms=JOIN_SLICE_MS)
+        self._member.wait_for(self._publish_thread.submit(work))
 
     def _transact(
         self,
         outgoing: Sequence[Outgoing],
         offsets: Mapping[TopicPartition, OffsetAndMetadata],
-        membership: ConsumerGroupMetadata,
+        generation: ConsumerGroupMetadata,
     ) -> None:
         self._producer.begin_transaction()
         if outgoing:
             self._send(outgoing)
-        self._producer.send_offsets_to_transaction(offsets, membership)
+        self._producer.send_offsets_to_transaction(offsets, generation)
         self._producer.commit_transaction()
 
     def _send(self, outgoing: Sequence[Outgoing]) -> None:
@@ -391,12 +326,12 @@ class KafkaSession:
         after a rebalance would set back what another member has committed meanwhile.
         """
         try:
-            membership = self._membership()
+            generation = self._member.generation()
             owned = {tp: note for tp, note in notes.items() if tp in self._leases}
             if not owned:
                 return
             if self._exactly_once:
-                self._beside_joins(partial(self._transact, (), owned, membership))
+                self._beside_joins(partial(self._transact, (), owned, generation))
             else:
                 self._consumer.commit(owned, timeout_ms=NOTE_TIMEOUT_MS)
         except CLIENT_ERRORS as error:
@@ -432,27 +367,6 @@ class KafkaSession:
         producer.init_transactions()
         return producer
 
-    def _open_consumer(self) -> KafkaConsumer:
-        consumer = make_consumer(
-            self._settings,
-            group_id=self._settings.kafka.group,
-            client_id=self._process,
-            session_timeout_ms=self._settings.kafka.session_timeout_ms,
-            # Members learn of a rebalance by their heartbeats: it takes as long as the slowest of them.
-            heartbeat_interval_ms=max(300, self._settings.kafka.session_timeout_ms // 6),
-            max_poll_interval_ms=max(REJOIN_WITHIN_MS, 2 * self._settings.kafka.session_timeout_ms),
-            max_poll_records=self._settings.stream.batch_images * 2,
-            group_instance_id=self._instance,
-            partition_assignment_strategy=[_Assignor(self)],
-        )
-        consumer.subscribe([self._settings.topics.images], listener=_Listener(self))
-        # A member that leads the group before it knows the topic's partitions shares out none, and kafka-python may
-        # not notice when it learns of them.
-        if not consumer.partitions_for_topic(self._settings.topics.images):
-            consumer.close(autocommit=False)
-            raise BrokerUnavailable(f"{self._settings.topics.images} is not there: has `linewatch setup` made it?")
-        return consumer
-
     def _close_producer(self) -> None:
         try:
             self._producer.close(timeout=2)
@@ -460,45 +374,3 @@ class KafkaSession:
             # close() flushes first and gives up when the broker is away, leaving its sender thread trying for ever.
             self._producer._sender.force_close()
             raise
-
-    def _close_consumer(self) -> None:
-        self._consumer.close(autocommit=False, timeout_ms=3000)
-
-    def _end_membership(self) -> None:
-        """A static member's partitions would stay unread until its session ends; one that is stopped hands them on."""
-        with admin_client(self._settings) as admin:
-            admin.remove_group_members(
-                self._settings.kafka.group, [MemberToRemove(group_instance_id=self._instance, reason="stopped")]
-            )
-
-
-class _Assignor(CooperativeStickyAssignor):
-    """Claims the partitions that its member has, and none when that joins after the group has expelled it.
-
-    kafka-python 3.0.12 claims what such a member had before. The leader then gives these partitions to nobody until
-    their claimant has given them back, which it never does, for it does not have them: they stay unread.
-    """
-
-    def __init__(self, session: KafkaSession) -> None:
-        super().__init__()
-        self._session = session
-
-    def metadata(self, topics: Collection[str]) -> Any:
-        if not self._session.is_member:
-            self.member_assignment = None
-            self._session.expelled()
-        return super().metadata(topics)
-
-
-class _Listener(ConsumerRebalanceListener):
-    def __init__(self, session: KafkaSession) -> None:
-        self._session = session
-
-    def on_partitions_assigned(self, assigned: Sequence[TopicPartition]) -> None:
-        self._session.assigned(list(assigned))
-
-    def on_partitions_revoked(self, revoked: Sequence[TopicPartition]) -> None:
-        self._session.revoked(list(revoked))
-
-    def on_partitions_lost(self, lost: Sequence[TopicPartition]) -> None:
-        self._session.revoked(list(lost))

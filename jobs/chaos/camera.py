@@ -15,19 +15,18 @@ from pathlib import Path
 from typing import Any
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError
 
 from jobs.chaos.products import PRODUCT
 from pipeline.cloudevents import Envelope, new_traceparent
 from pipeline.contracts import IMAGE_CAPTURED
 from pipeline.errors import BrokerUnavailable
-from pipeline.kafka_clients import make_producer
+from pipeline.kafka_clients import CLIENT_ERRORS, make_producer
 from pipeline.patience import backoff
 from pipeline.settings import Settings
 
 CAMERAS = 16
 HANDFUL = 64
-CLIENT_ERRORS = (KafkaError, BrokerUnavailable, AssertionError, RuntimeError, OSError)
+TROUBLE = (*CLIENT_ERRORS, BrokerUnavailable)
 
 
 def send_all(
@@ -56,11 +55,11 @@ def send_all(
                     future.get(timeout=1)
                 acknowledged, delays = handful.stop, backoff()
                 say(acknowledged)
-        except CLIENT_ERRORS:
+        except TROUBLE:
             time.sleep(next(delays))
         finally:
             if producer is not None:
-                with suppress(*CLIENT_ERRORS):
+                with suppress(*TROUBLE):
                     producer.close(timeout=2)
     return acknowledged
 

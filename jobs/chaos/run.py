@@ -29,7 +29,7 @@ from jobs.chaos.cluster import ray_cluster
 from jobs.chaos.faults import Faults, Timeline
 from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
-from jobs.chaos.samples import Sample, Samples, draw, memory
+from jobs.chaos.samples import Sample, Samples, draw, longest_standstill_s, memory, most_behind
 from jobs.connect import open_store
 from jobs.deploy import delivery, deploy, shut_down
 from jobs.progress import Screen
@@ -146,6 +146,8 @@ def figures(
         "verdicts": audit.verdicts,
         "exactly_once": audit.exactly_once,
         "most_replicas": max((len(one.rss_mib) for one in samples), default=0),
+        "most_behind": most_behind(samples),
+        "longest_standstill_s": longest_standstill_s(samples),
         "memory": memory(samples),
         "seconds": round(took_s, 1),
         "servers": servers,

@@ -81,6 +81,21 @@ def memory(samples: Sequence[Sample]) -> dict[str, Any] | None:
     return {"warm_mib": before, "end_mib": after, "growth": round(after / before - 1, 4)}
 
 
+def most_behind(samples: Sequence[Sample]) -> int:
+    """Images sent and not committed, at the worst moment."""
+    return max((one.sent - one.committed for one in samples), default=0)
+
+
+def longest_standstill_s(samples: Sequence[Sample]) -> float:
+    """The longest time in which nothing was committed though images waited, of all replicas together."""
+    longest, moved_at, highest = 0.0, 0.0, 0
+    for one in samples:
+        longest = max(longest, one.at_s - moved_at)
+        if one.committed > highest or one.committed >= one.sent:
+            moved_at, highest = one.at_s, max(highest, one.committed)
+    return round(longest, 2)
+
+
 def draw(samples: Sequence[Sample], timeline: Path, picture: Path, title: str) -> None:
     """Images a second, lag, replicas and memory over time, with a line for each fault, as PNG."""
     from matplotlib.figure import Figure

@@ -15,7 +15,7 @@ from jobs.chaos.camera import CAMERAS, due_s, send_all
 from jobs.chaos.faults import Timeline
 from jobs.chaos.plan import INTERVALS_S, plan
 from jobs.chaos.run import ChaosRun, figures
-from jobs.chaos.samples import Sample, draw, memory
+from jobs.chaos.samples import Sample, draw, longest_standstill_s, memory, most_behind
 from jobs.cli import main
 from pipeline.settings import Settings
 
@@ -85,6 +85,18 @@ def test_memory_is_that_of_a_replica_that_ran_all_the_time() -> None:
     assert memory(samples[:55]) is None, "too early to tell"
     assert memory([*samples[:95], Sample(95, 19_900, 19_900, {9: 1.0})]) is None, "it died"
     assert memory([]) is None
+
+
+def test_a_standstill_is_when_images_wait_and_none_is_committed() -> None:
+    moving = [Sample(float(n), 10 * n, 9 * n, {}) for n in range(1, 10)]
+    still = [Sample(9.0 + n, 100, 81, {}) for n in range(1, 6)]  # the offsets may be told lower meanwhile
+    after = [Sample(15.0, 100, 40, {}), Sample(16.0, 100, 100, {}), Sample(60.0, 100, 100, {})]
+    assert longest_standstill_s([*moving, *still, *after[:2]]) == 7.0
+    assert longest_standstill_s([*moving, *still]) == 5.0, "to the end"
+    assert longest_standstill_s([Sample(float(n), 100, 100, {}) for n in range(60)]) == 1.0, "nothing to do"
+    assert longest_standstill_s([]) == 0.0
+    assert most_behind([*moving, *still, *after]) == 60
+    assert most_behind([]) == 0
 
 
 def test_the_figures_become_a_picture(tmp_path: Path) -> None:
