@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV := .venv
 STAMP := $(VENV)/.installed
+# Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 .PHONY: help install demo test check chaos minio clean
 
@@ -27,8 +29,14 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-test: check  ## Check, then every test, on real servers that the tests start
+# Two at a time, but for what a plant shows by the clock; its tests are marked as `alone`.
+test: check  ## Check, then every test, on real servers that the tests start; or ARGS="tests/model -k tiles"
+ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
+else
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(VENV)/bin/python -m pytest -m alone
+endif
 
 IMAGES ?= 100000
 SEED ?= 0

@@ -19,6 +19,7 @@ from pipeline.settings import Settings
 from pipeline.store import ObjectStore
 
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat") * 2  # twice: a range may run over the week's end
+CRON_FIELDS = ("minute", "hour", "day", "month", "day_of_week")
 log = logging.getLogger(__name__)
 
 
@@ -139,18 +140,18 @@ class Schedule:
 
 def _named_weekdays(cron: str) -> str:
     """Cron counts weekdays from Sunday = 0, APScheduler from Monday = 0; a list of names means the same to both."""
-    fields = cron.split()
-    if len(fields) == 5 and fields[4] != "*":
+    *others, weekdays = cron.split() or [""]
+    if weekdays != "*":
         days: list[str] = []
-        for part in fields[4].lower().split(","):
+        for part in weekdays.lower().split(","):
             match = re.fullmatch(r"(\*|[0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?(?:/([1-9]))?", part)
             if not match:
                 raise ValueError(f"weekday {part!r}")
             first, last, step = match.groups()
             begin, end = (0, 6) if first == "*" else (_weekday(first), _weekday(last or first))
             days += WEEKDAYS[begin : (end if end >= begin else end + 7) + 1 : int(step or 1)]
-        fields[4] = ",".join(dict.fromkeys(days))
-    return " ".join(fields)
+        weekdays = ",".join(dict.fromkeys(days))
+    return " ".join([*others, weekdays])
 
 
 def _weekday(text: str) -> int:
@@ -164,6 +165,12 @@ def _weekday(text: str) -> int:
 def _trigger(product: str, settings: Settings) -> CronTrigger:
     cron = settings.products[product].cron or ""
     try:
-        return CronTrigger.from_crontab(_named_weekdays(cron))
+        fields = _named_weekdays(cron).split()
+        if len(fields) not in (5, 6):
+            raise ValueError(f"{len(fields)} fields")
+        second = fields.pop(0) if len(fields) == 6 else "0"
+        return CronTrigger(second=second, **dict(zip(CRON_FIELDS, fields, strict=True)))
     except ValueError as error:
-        raise SettingsError(f"products.{product}.cron {cron!r}: {error}; five fields, such as '0 3 * * *'") from None
+        raise SettingsError(
+            f"products.{product}.cron {cron!r}: {error}; five fields, such as '0 3 * * *', or seconds before them"
+        ) from None

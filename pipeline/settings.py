@@ -199,7 +199,9 @@ class Gate(Section):
 
 class Product(Section):
     source: str | None = Field(None, description="Folder of good images that scheduled runs ingest from")
-    cron: str | None = Field(None, description="When to retrain: five cron fields, such as '0 3 * * *'")
+    cron: str | None = Field(
+        None, description="When to retrain: five cron fields, such as '0 3 * * *', or seconds and those five"
+    )
     fit: dict[str, Any] = Field(default_factory=dict, description="Fit options that differ for this product")
 
 

@@ -13,6 +13,7 @@ LOOPBACK = "127.0.0.1"
 # not lent to some client in between. SeaweedFS wants a twin of each port 10,000 higher; twins stay below it too.
 FIRST_PORT, LAST_PORT = 12_000, 21_999
 ATTEMPTS = 2_000
+_random = random.SystemRandom()
 
 
 def is_free(port: int) -> bool:
@@ -35,13 +36,14 @@ def all_free(ports: Iterable[int], twin_offset: int = 0) -> bool:
 def draw_ports(names: Sequence[str], *, twin_offset: int = 0, taken: Collection[int] = ()) -> dict[str, int]:
     """One free port for each name, none of `taken`; with `twin_offset`, `port + twin_offset` is free too.
 
-    Drawn at random and not counted upwards: two folders that start together should not pick the same ones.
+    Drawn at random and not counted upwards: two folders that start together should not pick the same ones. By the
+    system's random numbers, for two programs may have seeded Python's alike.
     """
     drawn: dict[str, int] = {}
     for _ in range(ATTEMPTS):
         if len(drawn) == len(names):
             break
-        port = random.randint(FIRST_PORT, LAST_PORT)
+        port = _random.randint(FIRST_PORT, LAST_PORT)
         if port not in taken and port not in drawn.values() and all_free([port], twin_offset):
             drawn[names[len(drawn)]] = port
     if len(drawn) < len(names):

@@ -89,6 +89,8 @@ class SeaweedFS(Program):
             # MinIO and AWS refuse a PUT into a bucket that isn't there: so should the store that stands in for them.
             "-s3.autoCreateBucket=false",
             "-master.telemetry=false",
+            # There is no other volume server for which to wait with the end.
+            "-volume.preStopSeconds=0",
             "-webdav=false",
             "-admin.ui=false",
         ]

@@ -218,11 +218,11 @@ def schedule(config: Path | None, once: str | None) -> None:
         screen.say(outcome.line())
         due = running.next_runs().get(outcome.product)
         if due:
-            screen.say(f"{outcome.product}: next run {due:%Y-%m-%d %H:%M}")
+            screen.say(f"{outcome.product}: next run {due:%Y-%m-%d %H:%M:%S}")
 
     running.start()
     for product, due in running.next_runs().items():
-        screen.say(f"{product}: next run {due:%Y-%m-%d %H:%M}")
+        screen.say(f"{product}: next run {due:%Y-%m-%d %H:%M:%S}")
     try:
         threading.Event().wait()
     except KeyboardInterrupt:

@@ -31,6 +31,7 @@ from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
 
 RETRAIN_FPS = 2.0
+RETRAIN_AFTER_S = 10.0
 DRAWN_STEPS = 100  # drawn parts are easy, and somebody is watching
 NEW_VERSION_IMAGES = 5
 
@@ -207,9 +208,9 @@ def _replay(stage: Stage, products: list[DemoProduct], options: DemoOptions, led
 
 def _retrain(stage: Stage, product: DemoProduct, ledger: Ledger, screen: Screen) -> dict[str, Any]:
     """A scheduled run on new good images while a camera goes on; the new version is then seen in events."""
-    due = datetime.now().astimezone() + timedelta(seconds=62 - (datetime.now().second % 60))
+    due = datetime.now().astimezone() + timedelta(seconds=RETRAIN_AFTER_S)
     values = stage.settings.public()
-    values["products"][product.name]["cron"] = f"{due.minute} {due.hour} * * *"
+    values["products"][product.name]["cron"] = f"{due:%S %M %H} * * *"
     settings = Settings.received(values)
     outcomes: list[Outcome] = []
     done, stop = threading.Event(), threading.Event()
@@ -229,7 +230,7 @@ def _retrain(stage: Stage, product: DemoProduct, ledger: Ledger, screen: Screen)
         ),
         name="camera-while-retraining",
     )  # fmt: skip
-    screen.say(f"{product.name}: retraining is scheduled for {due:%H:%M}, with new good images; the camera goes on")
+    screen.say(f"{product.name}: retraining is scheduled for {due:%H:%M:%S}, with new good images; the camera goes on")
     camera.start()
     try:
         with screen.fitting("Scheduled retraining", [product.name]) as on_beat:

@@ -19,12 +19,13 @@ from jobs.fit import Task, fit_products
 from jobs.ray_session import RaySession, ray_session
 from jobs.release import Releases
 from jobs.replay import replay
-from model import ImageLimits
+from model import ImageLimits, ModelBundle
 from pipeline.capabilities import Capabilities
 from pipeline.registry import Registry
 from pipeline.settings import Settings
 from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
+from tests.pipeline.tiny import publish
 
 PRODUCTS = ("flange", "twill")
 IMAGE_SIZE = 192
@@ -114,12 +115,15 @@ def plant(folder: Path, images: Path, *, kafka: str, s3: str = "seaweedfs") -> I
         yield Plant(settings, servers, store, session, broker, images)
 
 
-def start_up(plant: Plant) -> None:
-    """Fit both products by Ray Train, promote them, deploy the replicas."""
-    releases = Releases(plant.settings, plant.store)
-    plant.versions = plant.fit(*PRODUCTS)
-    for product, version in plant.versions.items():
-        releases.consider(product, version, force=True)
+def start_up(plant: Plant, ready: ModelBundle | None = None) -> None:
+    """Fit both products by Ray Train, or take one that is ready for both; promote; deploy the replicas."""
+    if ready:
+        plant.versions = {product: publish(plant.store, ready, product) for product in PRODUCTS}
+    else:
+        releases = Releases(plant.settings, plant.store)
+        plant.versions = plant.fit(*PRODUCTS)
+        for product, version in plant.versions.items():
+            releases.consider(product, version, force=True)
     deploy(plant.settings, plant.session, exactly_once=plant.broker.aborts_hidden)
 
 

@@ -10,16 +10,24 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.datasets import Datasets, LocalImage
+from jobs.datasets import GOOD, Datasets, discover
 from jobs.demo.ledger import Ledger
+from jobs.fit import Task, fit_products
 from jobs.release import Releases
 from jobs.replay import replay
 from model import ImageLimits, cut
 from pipeline.inspector import Inspector
-from tests.end_to_end.plant import PRODUCTS, Plant, wait_for
+from pipeline.settings import Settings
+from tests.end_to_end.conftest import Plants
+from tests.end_to_end.plant import PRODUCTS, Plant
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "commutator_ksdd"
+OPTIONS: dict[str, dict[str, object]] = {
+    "tiles": {"steps": 40, "tiles": True, "size": 96},
+    "int8": {"steps": 40, "precision": "int8"},
+    "photographs": {"steps": 40},
+}
 
 
 def test_offline_rest_and_stream_give_the_same_scores_and_masks(apache_plant: Plant) -> None:
@@ -33,47 +41,50 @@ def test_offline_rest_and_stream_give_the_same_scores_and_masks(apache_plant: Pl
     check_golden(apache_plant, ledger)
 
 
-@pytest.mark.parametrize("options", [{"tiles": True, "size": 96}, {"precision": "int8"}], ids=["tiles", "int8"])
-def test_versions_with_tiles_and_in_int8_give_the_same_scores_and_masks(
-    apache_plant: Plant, options: dict[str, object]
-) -> None:
-    product, releases = PRODUCTS[1], Releases(apache_plant.settings, apache_plant.store)
-    version = apache_plant.fit(product, **options)[product]
-    releases.consider(product, version, force=True)
-    image = next(iter(sorted((apache_plant.images / product / "test" / "good").iterdir()))).read_bytes()
-    wait_for("the new version", lambda: json.loads(rest(apache_plant, product, image))["model_version"] == version)
-    ledger = apache_plant.ledger()
-    apache_plant.send(ledger, product, fps=20, camera="/golden/other")
-    ledger.settle()
-    ledger.close()
-    assert ledger.missing == 0
-    assert {ledger.seen[image].event.model_version for image in ledger.sent} == {version}
-    check_golden(apache_plant, ledger)
-    releases.consider(product, apache_plant.versions[product], force=True)
+@pytest.fixture(scope="module")
+def others(plants: Plants) -> Plant:
+    """The plant with the products of OPTIONS as well: one run of Ray Train for all of them costs less than three."""
+    plant = plants.apache()
+    tasks = []
+    for product in OPTIONS:
+        if (folder := folder_of(product, plant)).is_dir():
+            report = Datasets(plant.store).ingest(folder / "train" / "good", product, limits=ImageLimits())
+            tasks.append(Task(product, report.snapshot.digest, None))
+    values = {**plant.settings.public(), "products": {product: {"fit": fit} for product, fit in OPTIONS.items()}}
+    for product, version in fit_products(Settings.received(values), tasks).items():
+        Releases(plant.settings, plant.store).consider(product, version, force=True)
+    return plant
 
 
-@pytest.mark.data
-@pytest.mark.skipif(not REAL.is_dir(), reason="no real photographs beside the checkout (../shared/data)")
-def test_real_photographs_give_the_same_scores_and_masks(apache_plant: Plant) -> None:
-    product = REAL.name
-    Datasets(apache_plant.store).ingest(REAL / "train" / "good", product, limits=ImageLimits())
-    version = apache_plant.fit(product)[product]
-    Releases(apache_plant.settings, apache_plant.store).consider(product, version, force=True)
-    files = [*sorted((REAL / "test" / "good").iterdir())[:10], *sorted((REAL / "test" / "crack").iterdir())[:20]]
-    ledger = apache_plant.ledger()
+@pytest.mark.parametrize("product", ["tiles", "int8", pytest.param("photographs", marks=pytest.mark.data)])
+def test_tiles_int8_and_photographs_give_the_same_scores_and_masks(others: Plant, product: str) -> None:
+    if not (folder := folder_of(product, others)).is_dir():
+        pytest.skip(f"no real photographs beside the checkout ({folder})")
+    labelled = [file for file in discover(folder) if file.labelled]
+    good = [file for file in labelled if file.kind == GOOD][:10]
+    sources = {file.path: file for file in [*good, *[file for file in labelled if file.kind != GOOD][:20]]}
+    assert len(sources) >= 20
+    ledger = others.ledger()
     replay(
-        apache_plant.settings,
-        apache_plant.store,
-        files,
+        others.settings,
+        others.store,
+        list(sources),
         product=product,
-        camera="/golden/real",
+        camera=f"/golden/{product}",
         fps=20,
-        on_shot=lambda shot: ledger.send(shot, LocalImage(shot.path, shot.path.parent.name, labelled=True), product),
+        on_shot=lambda shot: ledger.send(shot, sources[shot.path], product),
     )
     ledger.settle()
     ledger.close()
     assert ledger.missing == 0
-    check_golden(apache_plant, ledger)
+    manifest = others.registry.manifest(product, others.registry.champion(product).champion.version)
+    assert manifest.preprocessing.tiles == (product == "tiles")
+    assert (manifest.quantisation is not None) == (product == "int8")
+    check_golden(others, ledger)
+
+
+def folder_of(product: str, plant: Plant) -> Path:
+    return REAL if product == "photographs" else plant.images / "twill"
 
 
 def check_golden(plant: Plant, ledger: Ledger) -> None:

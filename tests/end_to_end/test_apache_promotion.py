@@ -14,7 +14,7 @@ pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 
 def test_promotion_and_rollback_lose_nothing_and_restart_nothing(apache_plant: Plant) -> None:
     pids = apache_plant.replica_pids()
-    challenger = apache_plant.fit("twill", seed=7)["twill"]
+    challenger = apache_plant.fit("twill", seed=7, steps=20)["twill"]
     champion = apache_plant.versions["twill"]
     releases = Releases(apache_plant.settings, apache_plant.store)
     ledger = apache_plant.ledger()

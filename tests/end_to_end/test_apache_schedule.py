@@ -25,7 +25,7 @@ class Scheduler:
 
     def __init__(self, plant: Plant, folder: Path, source: Path) -> None:
         values = plant.settings.public()
-        values["products"] = {"flange": {"source": str(source), "cron": "* * * * *"}}
+        values["products"] = {"flange": {"source": str(source), "cron": "*/10 * * * * *"}}
         config = folder / "linewatch.yaml"
         config.write_text(yaml.safe_dump(values))
         self._log = folder / "schedule.log"
@@ -60,7 +60,9 @@ def test_a_scheduled_run_promotes_what_is_better_and_refuses_what_is_spoiled(
             apache_plant.send(ledger, "flange", fps=20, camera="/schedule/cam")
         ledger.close()
 
-        save_drawn(source, "flange", range(950, 960), spoiled=True)
+        save_drawn(tmp_path / "spoiled", "flange", range(950, 960), spoiled=True)
+        for image in (tmp_path / "spoiled").iterdir():  # at once: a run is due every ten seconds
+            image.rename(source / image.name)
         wait_for("a refusal", lambda: scheduler.lines("refused"), 180)
         assert "new images defective" in scheduler.lines("refused")[0]
         assert apache_plant.registry.champion("flange").champion.version == version

@@ -8,10 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.apache_kafka import find_apache
 from infra.local.network import find_namespaces
-from infra.local.program import Missing
-from tests.end_to_end.conftest import Plants
+from tests.end_to_end.conftest import Plants, skip_without_apache
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 IMAGES = 1200
@@ -38,9 +36,7 @@ def run_chaos(tmp_path: Path, images: int, rate: int, *options: str) -> tuple[in
 
 
 def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_path: Path) -> None:
-    found = find_apache()
-    if isinstance(found, Missing):
-        pytest.skip(f"Apache Kafka: {found.why}. {found.how_to_get}")
+    skip_without_apache()
     plants.close()  # the run has a plant of its own
     every = ("replica=12", "stopped=28", "broker=24", "store=20", "node=30")
     status, told, timeline = run_chaos(tmp_path, IMAGES, 30, *(word for one in every for word in ("--every", one)))
@@ -52,9 +48,9 @@ def test_nothing_is_lost_or_doubled_while_everything_dies(plants: Plants, tmp_pa
 def test_nothing_is_lost_or_doubled_when_a_host_and_then_the_servers_are_cut_off(
     plants: Plants, tmp_path: Path
 ) -> None:
-    for missing in (find_apache(), find_namespaces()):
-        if isinstance(missing, Missing):
-            pytest.skip(f"{missing.why}. {missing.how_to_get}")
+    skip_without_apache()
+    if missing := find_namespaces():
+        pytest.skip(f"{missing.why}. {missing.how_to_get}")
     plants.close()
     never = ("replica=0", "stopped=0", "broker=0", "store=0", "node=0")
     status, told, timeline = run_chaos(

@@ -27,10 +27,11 @@ ROOT = Path(__file__).parents[2]
 STORE = {"minio": "minio server", "seaweedfs": "weed"}
 
 STARTER = """
-import sys, time
+import signal, sys, time
 from pathlib import Path
 from typing import Any
 from infra.local import LocalServers
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it
 with LocalServers.start(Path(sys.argv[1]), kafka="tansu", s3=sys.argv[2]) as servers:
     print("ready", flush=True)
     time.sleep(100)

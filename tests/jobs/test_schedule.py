@@ -24,7 +24,7 @@ def settings(**products: dict[str, Any]) -> Settings:
     return Settings.from_values({"products": products, "engine": {"device": "cpu", "threads": 1}})
 
 
-@pytest.mark.parametrize("cron", ["soon", "* * * *", "61 * * * *", "* * * * * *", "0 25 * * *"])
+@pytest.mark.parametrize("cron", [" ", "soon", "* * * *", "61 * * * *", "* * * * * * *", "61 * * * * *", "0 25 * * *"])
 def test_a_cron_that_is_none_is_one_line_that_names_the_product(cron: str) -> None:
     with pytest.raises(SettingsError, match=r"products\.bottle\.cron") as caught:
         Schedule(settings(bottle={"cron": cron}), MemoryStore(), on_outcome=print)
@@ -210,6 +210,16 @@ def test_a_missing_source_is_an_error_that_names_it(line: Retraining) -> None:
 )
 def test_weekdays_mean_what_cron_says(weekdays: str, names: str) -> None:
     assert _named_weekdays(f"0 3 * * {weekdays}").split()[4] == names
+
+
+def test_six_fields_begin_with_seconds() -> None:
+    running = Schedule(settings(bottle={"cron": "15 30 3 * * 0"}), MemoryStore(), on_outcome=print)
+    running.start()
+    try:
+        due = running.next_runs()["bottle"]
+    finally:
+        running.close()
+    assert (due.hour, due.minute, due.second, due.strftime("%a")) == (3, 30, 15, "Sun")
 
 
 @pytest.mark.parametrize("weekdays", ["8", "someday", "1-", "mon-xyz", "1/0"])

@@ -3,7 +3,7 @@ from __future__ import annotations
 import hashlib
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from model import is_held_out, split
@@ -24,6 +24,7 @@ def test_about_the_fraction_is_held_out() -> None:
 @given(st.integers(60, 200), st.integers(0, 200), st.text(max_size=3))
 def test_what_is_held_out_stays_so_when_the_collection_grows(count: int, more: int, salt: str) -> None:
     shas = digests(count + more, salt)
+    assume(sum(map(is_held_out, shas[:count])) >= 2)  # else others fill up, which growth may make unnecessary
     early = {shas[index] for index in split(shas[:count], minimum=2)[1]}
     late = {shas[index] for index in split(shas, minimum=2)[1]}
     assert early <= late

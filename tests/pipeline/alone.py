@@ -6,21 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from infra.local.apache_kafka import ApacheKafka
 from infra.local.credentials import Credentials
 from infra.local.ports import draw_ports
 from infra.local.program import Found, Missing, Program
 from infra.local.server import Server
 
 ACCESS, SECRET = "linewatch-access", "linewatch-very-secret-key"
-
-
-class QuickKafka(ApacheKafka):
-    """Starts in half the CPU time, for it compiles itself less well."""
-
-    def command(self) -> list[str]:
-        java, *rest = super().command()
-        return [java, "-XX:TieredStopAtLevel=1", *rest]
 
 
 @contextmanager

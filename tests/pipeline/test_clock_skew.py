@@ -11,7 +11,7 @@ import pytest
 from kafka import TopicPartition
 from kafka.admin import NewTopic
 
-from infra.local.apache_kafka import find_apache
+from infra.local.apache_kafka import ApacheKafka, find_apache
 from infra.local.program import Say
 from jobs.audit.window import Window
 from jobs.past import Past
@@ -23,7 +23,7 @@ from pipeline.kafka_clients import admin_client, make_consumer, make_producer
 from pipeline.settings import Settings
 from pipeline.topics import WEEK_MS, ensure_topics
 from tests.conftest import Plant
-from tests.pipeline.alone import QuickKafka, alone
+from tests.pipeline.alone import alone
 from tests.pipeline.line import running
 from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.tiny import PRODUCT, message, publish, texture
@@ -103,7 +103,7 @@ def test_wrong_clocks_of_cameras_change_the_captured_time_and_nothing_else(
     assert found == Counter(second.keys()), "what rescore --since takes"
 
 
-class Housekeeping(QuickKafka):
+class Housekeeping(ApacheKafka):
     """Deletes what is too old at once, and not every five minutes."""
 
     def prepare(self, say: Say) -> None:

@@ -12,7 +12,7 @@ import pytest
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
-from infra.local.apache_kafka import find_apache
+from infra.local.apache_kafka import ApacheKafka, find_apache
 from infra.local.errors import NotReady
 from infra.local.seaweedfs import SeaweedFS, find_seaweedfs
 from model import ModelBundle, Scored
@@ -23,7 +23,7 @@ from pipeline.settings import Settings
 from pipeline.store import S3Store
 from pipeline.topics import ensure_topics
 from tests.conftest import Plant
-from tests.pipeline.alone import ACCESS, SECRET, QuickKafka, alone
+from tests.pipeline.alone import ACCESS, SECRET, alone
 from tests.pipeline.line import running
 from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.small_disk import small_disk
@@ -137,7 +137,7 @@ def test_a_full_disk_under_the_broker_costs_no_acknowledged_image_and_doubles_no
     impatient(monkeypatch)
     with (
         small_disk(tmp_path / "disk", BROKER_MIB) as disk,
-        alone(QuickKafka, find_apache, disk.folder / "kafka", tmp_path / "log") as server,
+        alone(ApacheKafka, find_apache, disk.folder / "kafka", tmp_path / "log") as server,
     ):
         settings = Settings(
             **{
