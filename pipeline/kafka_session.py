@@ -90,6 +90,10 @@ class KafkaSession:
         if self._was_expelled:
             self._was_expelled = False
             self._taken(self._consumer.assignment())
+        if self._inherited:
+            # Whose they were may have died within a transaction: readers wait for its end, and so does what follows.
+            self._inherited = False
+            Thread(target=self._end_left_open, name="left-open", daemon=True).start()
         # kafka-python keeps the position of a partition that stays with its member in a rebalance, and thereby skips
         # what was fetched and not committed. Not within the callback: it runs in the client's own loop.
         anew = self._assigned_anew & set(self._consumer.assignment())
@@ -97,10 +101,6 @@ class KafkaSession:
             # The group waits for whoever does not join again: the others later.
             if self._member.must_join or not self._rewind(tp):
                 break
-        if self._inherited:
-            # Whose they were may have died between two messages of a transaction: readers wait for its end.
-            self._inherited = False
-            Thread(target=self._end_left_open, name="left-open", daemon=True).start()
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
         return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
