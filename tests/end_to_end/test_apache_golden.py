@@ -77,7 +77,9 @@ def test_tiles_int8_and_photographs_give_the_same_scores_and_masks(others: Plant
     ledger.settle()
     ledger.close()
     assert ledger.missing == 0
-    manifest = others.registry.manifest(product, others.registry.champion(product).champion.version)
+    version = others.registry.champion(product).champion.version
+    assert {ledger.seen[image].event.model_version for image in ledger.sent} == {version}
+    manifest = others.registry.manifest(product, version)
     assert manifest.preprocessing.tiles == (product == "tiles")
     assert (manifest.quantisation is not None) == (product == "int8")
     check_golden(others, ledger)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import random
 import socket
 
 import pytest
@@ -27,6 +28,14 @@ def test_drawn_ports_differ_and_are_below_those_of_outgoing_connections() -> Non
     assert list(drawn) == ["main", "second", "third"]
     assert len(set(drawn.values())) == 3
     assert all(port + 10_000 < 32_768 for port in drawn.values())
+
+
+def test_programs_that_seed_pythons_random_numbers_alike_draw_other_ports() -> None:
+    drawn = []
+    for _ in range(2):
+        random.seed(0)
+        drawn.append(ports.draw_ports(["main", "second", "third"]))
+    assert drawn[0] != drawn[1]
 
 
 def test_a_port_is_not_drawn_when_its_twin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
