@@ -3,8 +3,7 @@
 Imports torch, numpy, pillow, pydantic and safetensors, and nothing of the rest of linewatch. See docs/method.md.
 """
 
-from model.calibration import calibrate
-from model.engine import Engine
+from model.engine.engine import Engine
 from model.errors import (
     BundleError,
     EmptyImage,
@@ -16,17 +15,18 @@ from model.errors import (
     UnsupportedFormat,
     WeightsError,
 )
-from model.frames import Frame, ImageLimits, read_frame
+from model.fitting.options import FitOptions
+from model.fitting.training import Fit, StepReport
+from model.images.frames import Frame, ImageLimits, read_frame
 from model.manifest import Calibration, Manifest, ModelBundle
-from model.masks import Findings, Region, cut
-from model.metrics import average_precision, f1_max, image_auroc, pixel_auroc
-from model.options import FitOptions
-from model.pictures import decode_heat_png, encode_heat_png, encode_mask_png
-from model.region_metrics import aupimo, aupro
-from model.scored import Scored, Verdict
-from model.splits import is_held_out, split
-from model.synthetic import spoil
-from model.training import Fit, StepReport
+from model.measures.metrics import average_precision, f1_max, image_auroc, pixel_auroc
+from model.measures.region_metrics import aupimo, aupro
+from model.measures.splits import is_held_out, split
+from model.measures.synthetic import spoil
+from model.verdict.calibration import calibrate
+from model.verdict.masks import Findings, Region, cut
+from model.verdict.pictures import decode_heat_png, encode_heat_png, encode_mask_png
+from model.verdict.scored import Scored, Verdict
 
 __all__ = [
     "BundleError",

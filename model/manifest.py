@@ -19,10 +19,10 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
-from model.frames import Frame, ImageLimits, read_frame
-from model.proportions import percent, percent_interval
-from model.splits import HELD_OUT_FRACTION
-from model.student import Method, Student
+from model.images.frames import Frame, ImageLimits, read_frame
+from model.measures.proportions import percent, percent_interval
+from model.measures.splits import HELD_OUT_FRACTION
+from model.network.student import Method, Student
 from model.teachers import teacher_spec
 
 INT8_PREFIX = "int8."
@@ -58,7 +58,7 @@ TeacherKey = tuple[str, Preprocessing, str | None]
 
 
 class Calibration(_Record):
-    """Decision limits in units of the raw image score (see model/calibration.py).
+    """Decision limits in units of the raw image score (see model/verdict/calibration.py).
 
     [review_low, review_high) is the review band around the threshold; pixel_threshold bounds a region's extent. The
     intervals, at 95%: of the score that exactly the target rate of good images exceed, and of the rate, a share of 1,
@@ -108,8 +108,8 @@ class Calibration(_Record):
 class Training(_Record):
     """How the student was fitted. explained_variance: per level on held-out good images, 1 = rebuilt perfectly.
 
-    level_importance: weights of the levels in the map (model/spread.py). level_weights: mean weights of the levels in
-    each fusion (model/fusion.py).
+    level_importance: weights of the levels in the map (model/maps/spread.py). level_weights: mean weights of the
+    levels in each fusion (model/network/fusion.py).
     """
 
     steps: int
@@ -124,7 +124,7 @@ class Training(_Record):
 
 
 class Quantisation(_Record):
-    """That a version computes in int8, and what that changed (model/quantisation.py).
+    """That a version computes in int8, and what that changed (model/fitting/quantisation.py).
 
     teacher_sha256: of the quantised teacher, which versions share where they agree on it; None where the teacher stays
     in float32, and is everyone's. images: good images that

@@ -5,7 +5,7 @@ import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
-from pipeline.broker import Outgoing, Record, offsets_after
+from pipeline.contracts.broker import Outgoing, Record, offsets_after
 from pipeline.errors import (
     BrokerUnavailable,
     CommitLost,

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, m
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
 from model import FitOptions
-from model.options import MOST_SCORE_SHIFT
+from model.fitting.options import MOST_SCORE_SHIFT
+from pipeline.contracts.names import ProductName
 from pipeline.errors import SettingsError
-from pipeline.logs import LogFormat
-from pipeline.names import ProductName
+from pipeline.telemetry.logs import LogFormat
 
 SECRETS = (("s3", "access_key"), ("s3", "secret_key"), ("kafka", "username"), ("kafka", "password"))
 OTHER_VARIABLES = ("config", "local", "weights_dir")  # read elsewhere, not settings

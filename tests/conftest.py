@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from infra.local import LocalServers
     from model import ModelBundle
     from pipeline.settings import Settings
-    from pipeline.store import S3Store
+    from pipeline.storage.store import S3Store
 
 _numbers = itertools.count(1)
 
@@ -61,7 +61,7 @@ class Plant:
         return Settings(**{key: {**ours.get(key, {}), **sections.get(key, {})} for key in {**ours, **sections}})
 
     def store(self, settings: Settings) -> S3Store:
-        from pipeline.store import S3Store
+        from pipeline.storage.store import S3Store
 
         store = S3Store(settings.s3)
         store.ensure_bucket()

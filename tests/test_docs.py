@@ -16,12 +16,12 @@ from pydantic.fields import FieldInfo
 
 from jobs.cli import main
 from model import ImageRejected
-from pipeline import metrics
-from pipeline.cloudevents import REQUIRED
-from pipeline.contracts import CLAIM_CONTENT_TYPE, ClaimCheck, Contract, InspectionEvent, Release, event_id
-from pipeline.deadletters import MARKER
+from pipeline.contracts.cloudevents import REQUIRED
+from pipeline.contracts.deadletters import MARKER
+from pipeline.contracts.events import CLAIM_CONTENT_TYPE, ClaimCheck, Contract, InspectionEvent, Release, event_id
 from pipeline.errors import DeadLetter, ImageBroken
 from pipeline.settings import SECRETS, Product, Settings, Topics
+from pipeline.telemetry import metrics
 
 ROOT = Path(__file__).parent.parent
 CONFIGURATION, TOPICS, OPERATIONS = (ROOT / "docs" / f"{name}.md" for name in ("configuration", "topics", "operations"))

@@ -14,11 +14,11 @@ from pydantic import ValidationError
 from jobs.audit.columns import DIGEST_BYTES, Digests, Names, Texts
 from jobs.audit.objects import PREFIXES
 from jobs.audit.window import Window
-from jobs.follow import event_of
-from pipeline.broker import Record
-from pipeline.claims import plain
-from pipeline.contracts import CLAIM_CONTENT_TYPE, ClaimCheck
-from pipeline.deadletters import MARKER
+from jobs.line.follow import event_of
+from pipeline.contracts.broker import Record
+from pipeline.contracts.deadletters import MARKER
+from pipeline.contracts.events import CLAIM_CONTENT_TYPE, ClaimCheck
+from pipeline.storage.claims import plain
 
 OFFSET_BITS = 48
 NOWHERE = -1

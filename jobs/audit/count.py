@@ -11,7 +11,7 @@ from jobs.audit.objects import missing_objects
 from jobs.audit.report import COPIES, TROUBLES, Audit, Example, PartitionCount
 from jobs.audit.window import iso
 from pipeline.settings import Settings, Topics
-from pipeline.store import ObjectStore
+from pipeline.storage.store import ObjectStore
 
 EXAMPLES = 5
 

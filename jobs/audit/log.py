@@ -6,10 +6,10 @@ from contextlib import closing
 
 from kafka import TopicPartition
 
-from jobs.follow import Follower
-from pipeline.broker import Record
+from jobs.line.follow import Follower
+from pipeline.contracts.broker import Record
 from pipeline.errors import BrokerError
-from pipeline.kafka_clients import broker_answers, make_consumer
+from pipeline.kafka.clients import broker_answers, make_consumer
 from pipeline.settings import Settings
 
 ASK_AFTER_S = 5.0

@@ -7,8 +7,8 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.claims import PREFIX
-from pipeline.store import ObjectStore
+from pipeline.storage.claims import PREFIX
+from pipeline.storage.store import ObjectStore
 
 # A listing names a thousand objects in the time of a few questions, but has to pass all others of the bucket too.
 ASK_EACH = 5000

@@ -7,11 +7,11 @@ from jobs.audit.count import count
 from jobs.audit.log import Log, committed_offsets
 from jobs.audit.report import Audit
 from jobs.audit.window import Window
-from jobs.deploy import delivery
-from jobs.progress import Screen
-from pipeline.broker import Record
+from jobs.line.deploy import delivery
+from jobs.session.progress import Screen
+from pipeline.contracts.broker import Record
 from pipeline.settings import Settings
-from pipeline.store import S3Store
+from pipeline.storage.store import S3Store
 
 # Outcomes are looked for from so long before the window on: the clocks of cameras and replicas may differ.
 CLOCKS_MS = 3_600_000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from jobs.bench.peer import AnomalibPeer
 from jobs.bench.peer_environment import make_peer
-from jobs.progress import Screen
+from jobs.session.progress import Screen
 from model.bench.runs import OnProgress, Peer, Report
 
 

@@ -33,11 +33,11 @@ import numpy as np
 import torch
 
 from jobs.benchmark.layouts import Category, categories
-from jobs.datasets import GOOD
-from jobs.progress import Screen
+from jobs.fitting.datasets import GOOD
+from jobs.session.progress import Screen
 from model import Engine, Fit, FitOptions, Frame, read_frame, split
-from model.calibration import images_needed, rate_interval, threshold_for
-from model.proportions import LOWER, UPPER, percent, percent_interval
+from model.measures.proportions import LOWER, UPPER, percent, percent_interval
+from model.verdict.calibration import images_needed, rate_interval, threshold_for
 
 TARGETS = (0.01, 0.05)
 _FITTED_SHARE = 3

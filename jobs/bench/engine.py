@@ -8,7 +8,7 @@ from typing import Any
 from rich.table import Table
 
 from jobs.bench.beside import beside_anomalib, write_report
-from jobs.progress import Screen
+from jobs.session.progress import Screen
 from model.bench.runs import EngineRun, Report, run_engine
 
 

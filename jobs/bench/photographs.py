@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from jobs.datasets import SUFFIXES
+from jobs.fitting.datasets import SUFFIXES
 from pipeline.errors import LinewatchError
 
 

@@ -31,17 +31,17 @@ from rich.table import Table
 from infra.local import LocalServers
 from jobs.bench.beside import write_report
 from jobs.bench.stream_subject import PRODUCT, Subject
-from jobs.progress import Screen
+from jobs.session.progress import Screen
 from model.bench.machine import describe_machine, versions
 from model.bench.subject import drawn_photographs, prepare
-from pipeline.cloudevents import Envelope
-from pipeline.contracts import IMAGE_CAPTURED
+from pipeline.contracts.cloudevents import Envelope
+from pipeline.contracts.events import IMAGE_CAPTURED
 from pipeline.errors import ServingError
-from pipeline.kafka_clients import make_producer
-from pipeline.registry import Registry
+from pipeline.kafka.clients import make_producer
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.store import S3Store
-from pipeline.topics import ensure_topics
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import S3Store
 
 PHOTOGRAPHS = 32
 DEFECTIVE_EVERY = 8

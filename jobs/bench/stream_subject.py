@@ -20,13 +20,13 @@ from typing import Any
 import numpy as np
 
 from model import Findings, Frame, Scored, encode_mask_png
-from pipeline.broker import Outgoing, Record
-from pipeline.cloudevents import envelope
-from pipeline.inspector import Inspector
-from pipeline.kafka_session import KafkaSession
+from pipeline.contracts.broker import Outgoing, Record
+from pipeline.contracts.cloudevents import envelope
+from pipeline.kafka.session import KafkaSession
 from pipeline.settings import Settings
-from pipeline.store import S3Store
-from pipeline.worker import StreamWorker
+from pipeline.storage.store import S3Store
+from pipeline.stream.inspector import Inspector
+from pipeline.stream.worker import StreamWorker
 
 PRODUCT = "bench"
 SIMULATED = "20260101T000000Z-00000000"

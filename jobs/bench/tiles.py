@@ -19,12 +19,12 @@ import numpy as np
 from PIL import Image
 from rich.table import Table
 
-from jobs.datasets import GOOD, SUFFIXES, DatasetError
-from jobs.progress import Screen
+from jobs.fitting.datasets import GOOD, SUFFIXES, DatasetError
+from jobs.session.progress import Screen
 from model import Engine, Fit, FitOptions, Frame, image_auroc, pixel_auroc
 from model.bench.machine import describe_machine
-from model.region_metrics import aupro
-from model.resampling import upsample
+from model.maps.resampling import upsample
+from model.measures.region_metrics import aupro
 
 DEFECT_PX = 20
 GOOD_EVERY = 3

@@ -8,7 +8,7 @@ from rich.table import Table
 
 from jobs.bench.beside import beside_anomalib, write_report
 from jobs.bench.peer_environment import PeerError
-from jobs.progress import Screen
+from jobs.session.progress import Screen
 from model.bench.random_teacher import SHAPES
 from model.bench.runs import Report, TrainRun, run_train
 

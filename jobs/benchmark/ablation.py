@@ -14,9 +14,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from jobs.benchmark.runs import STUDENTS, Method, Plan, Result
 from jobs.benchmark.tables import table
-from model.serving_form import serving_form
-from model.student import Method as StudentMethod
-from model.student import Student
+from model.engine.serving_form import serving_form
+from model.network.student import Method as StudentMethod
+from model.network.student import Student
 from model.teachers import teacher_spec
 
 COMPARED = ("image_auroc", "pixel_auroc", "aupro")

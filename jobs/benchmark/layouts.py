@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.datasets import GOOD, SUFFIXES, DatasetError
+from jobs.fitting.datasets import GOOD, SUFFIXES, DatasetError
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from jobs.benchmark.runs import Method, Plan, Result, WorstCase
 from jobs.benchmark.tables import SHOWN, means_of
-from jobs.datasets import GOOD
+from jobs.fitting.datasets import GOOD
 from jobs.report.colours import MASK, TRUTH
 from jobs.report.pictures import data_uri, heat_layer, mask_layer, read_pictures
 from jobs.report.rows import InspectedImage
 
-_TEMPLATES = Path(__file__).parent.parent / "templates"
+_TEMPLATES = Path(__file__).parent.parent / "report" / "templates"
 _SIDE = 256
 
 

@@ -17,8 +17,8 @@ import numpy as np
 import torch
 
 from jobs.benchmark.layouts import Category
-from jobs.datasets import GOOD
-from jobs.truth import read_mask
+from jobs.fitting.datasets import GOOD
+from jobs.fitting.truth import read_mask
 from model import (
     Engine,
     Fit,
@@ -38,13 +38,13 @@ from model import (
     read_frame,
     split,
 )
-from model.baselines import Baseline, baseline
-from model.feature_cache import FeatureCache
-from model.frames import normalised
-from model.resampling import upsample
-from model.scored import scored
-from model.student import Method as StudentMethod
+from model.fitting.feature_cache import FeatureCache
+from model.images.frames import normalised
+from model.maps.resampling import upsample
+from model.measures.baselines import Baseline, baseline
+from model.network.student import Method as StudentMethod
 from model.teachers import load_teacher
+from model.verdict.scored import scored
 
 Method = str
 STUDENTS: tuple[str, ...] = get_args(StudentMethod)

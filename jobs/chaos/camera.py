@@ -17,12 +17,12 @@ from typing import Any
 from kafka import KafkaProducer
 
 from jobs.chaos.products import PRODUCT
-from pipeline.cloudevents import Envelope, new_traceparent
-from pipeline.contracts import IMAGE_CAPTURED
+from pipeline.contracts.cloudevents import Envelope, new_traceparent
+from pipeline.contracts.events import IMAGE_CAPTURED
 from pipeline.errors import BrokerUnavailable
-from pipeline.kafka_clients import CLIENT_ERRORS, make_producer
-from pipeline.patience import backoff
+from pipeline.kafka.clients import CLIENT_ERRORS, make_producer
 from pipeline.settings import Settings
+from pipeline.stream.patience import backoff
 
 CAMERAS = 16
 HANDFUL = 64

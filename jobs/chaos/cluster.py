@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import psutil
 
 from infra.local.network import Network
-from jobs.deploy import free_port
+from jobs.line.deploy import free_port
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 RESTART_AFTER_S = 3.0

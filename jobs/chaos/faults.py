@@ -19,8 +19,8 @@ from infra.local.network import Network
 from infra.local.server import Server
 from jobs.chaos.cluster import Nodes
 from jobs.chaos.plan import Fault, Kind
-from jobs.deploy import replicas
-from jobs.ray_session import RaySession
+from jobs.line.deploy import replicas
+from jobs.session.ray_session import RaySession
 
 BROKER_DOWN_S = 3.0
 STORE_DOWN_S = 3.0

@@ -3,11 +3,11 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.datasets import GOOD, discover
 from jobs.drawing.dataset import draw_dataset
+from jobs.fitting.datasets import GOOD, discover
 from model import Fit, FitOptions, read_frame
-from pipeline.registry import Registry
-from pipeline.store import ObjectStore
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import ObjectStore
 
 PRODUCT = "flange"
 DRAWN_PX = 128

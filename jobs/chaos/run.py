@@ -30,13 +30,13 @@ from jobs.chaos.faults import Faults, Timeline
 from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
 from jobs.chaos.samples import Sample, Samples, draw, longest_standstill_s, memory, most_behind
-from jobs.connect import open_store
-from jobs.deploy import delivery, deploy, shut_down
-from jobs.progress import Screen
-from jobs.ray_session import ray_session
+from jobs.line.deploy import delivery, deploy, shut_down
+from jobs.session.connect import open_store
+from jobs.session.progress import Screen
+from jobs.session.ray_session import ray_session
 from pipeline.errors import LinewatchError, ServingError
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.topics import ensure_topics
 
 STILL_S = 15.0
 STUCK_S = 300.0

@@ -12,8 +12,8 @@ from typing import Any
 import psutil
 
 from jobs.chaos.plan import INTERVALS_S
-from jobs.deploy import replicas
-from jobs.ray_session import RaySession
+from jobs.line.deploy import replicas
+from jobs.session.ray_session import RaySession
 
 WARM_IMAGES = 10_000
 """Until then a replica may grow: pools fill, code is compiled, buffers find their size."""

@@ -85,7 +85,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
                                     linewatch fit bottle
                                     linewatch serve
     """
-    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded; see jobs/ray_session.py
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # read when torch is loaded; see jobs/session/ray_session.py
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     if not debug:
         for name in ("kafka", "ray", "urllib3"):

@@ -17,7 +17,7 @@ class NotCounted(click.ClickException):
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    from jobs.since import moment
+    from jobs.past.since import moment
 
     if text is None:
         return None
@@ -49,8 +49,8 @@ def audit(ctx: click.Context, since: datetime | None, until: datetime | None, js
     from jobs.audit.run import run_audit
     from jobs.audit.table import show
     from jobs.audit.window import Window
-    from jobs.connect import load_settings
-    from jobs.progress import Screen
+    from jobs.session.connect import load_settings
+    from jobs.session.progress import Screen
     from pipeline.errors import LinewatchError
 
     if since and until and since >= until:

@@ -41,7 +41,7 @@ def calibration(
     a threshold, and the other halves show which rate it really has.
     """
     from jobs.bench.calibration import bench_calibration
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
 
     bench_calibration(folder, json_file, Screen(), seed=seed, splits=splits, steps=steps, size=size, threads=threads)
 
@@ -99,7 +99,7 @@ def engine(
     """
     from jobs.bench.engine import bench_engine
     from jobs.bench.photographs import read_photographs
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
     from model.bench.engine import EngineOptions
     from model.bench.runs import ENGINE_IMAGES, EngineRun
 
@@ -142,7 +142,7 @@ def train(
     """
     from jobs.bench.photographs import read_photographs
     from jobs.bench.train import bench_train
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
     from model import FitOptions
     from model.bench.runs import TrainRun
 
@@ -184,7 +184,7 @@ def tiles(
     Example:  linewatch bench tiles photos/road --json tiles.json
     """
     from jobs.bench.tiles import MosaicRun, bench_tiles
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
     from model import FitOptions
 
     options = FitOptions.model_validate({"size": size, "seed": seed, **({"steps": steps} if steps else {})})
@@ -212,7 +212,7 @@ def stream(backbone: str, threads: int, batch: int, repeats: int, seconds: float
     Example:  linewatch bench stream --json stream.json
     """
     from jobs.bench.stream import StreamRun, bench_stream
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
 
     run = StreamRun(backbone=backbone, threads=threads, repeats=repeats, seconds=seconds, batch=batch)
     bench_stream(run, json_file, _command_line(), Screen())

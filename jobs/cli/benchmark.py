@@ -129,8 +129,8 @@ def _run(
     **options: Any,
 ) -> Any:
     from jobs.benchmark import Plan, categories, run_plan
-    from jobs.datasets import DatasetError
-    from jobs.progress import Screen
+    from jobs.fitting.datasets import DatasetError
+    from jobs.session.progress import Screen
     from model import FitOptions
 
     found = categories(folder)

@@ -72,7 +72,7 @@ def chaos(
                   --every replica=0 --every stopped=0 --every broker=0 --every store=0 --every node=0
     """
     from jobs.chaos.run import ChaosRun, run_chaos
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
 
     intervals, once = _faults(every, at, cables=told["hosts"])
     if folder.exists():

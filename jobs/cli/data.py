@@ -8,7 +8,7 @@ import click
 
 
 def _product(_: click.Context, __: click.Parameter, text: str) -> str:
-    from pipeline.names import product_name
+    from pipeline.contracts.names import product_name
 
     return product_name(text)
 
@@ -32,9 +32,9 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
     \b
     Example:  linewatch ingest photos/good --product bottle
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.datasets import Datasets
-    from jobs.progress import Screen
+    from jobs.fitting.datasets import Datasets
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
     from model import ImageLimits
 
     settings = load_settings(config)
@@ -63,11 +63,11 @@ def evaluate(config: Path | None, product: str, version: str | None, json_file: 
     AUROC says how well scores order the images; false rejects and escapes, with their 95% intervals, say what the
     threshold makes of them. Labelled images never move the threshold: it comes from held-out good images alone.
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.evaluate import evaluate as judge
-    from jobs.progress import Screen
-    from model.proportions import percent_interval
-    from pipeline.registry import Registry
+    from jobs.fitting.evaluate import evaluate as judge
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from model.measures.proportions import percent_interval
+    from pipeline.storage.registry import Registry
 
     def text(value: object) -> str:
         if isinstance(value, tuple):
@@ -103,10 +103,10 @@ def score(
     \b
     Example:  linewatch score photos/today/*.jpg --product bottle --mask masks/
     """
-    from jobs.connect import load_settings, open_store
+    from jobs.session.connect import load_settings, open_store
     from model import encode_mask_png
     from pipeline.errors import ImageBroken
-    from pipeline.inspector import Inspector
+    from pipeline.stream.inspector import Inspector
 
     settings = load_settings(config)
     inspector = Inspector(settings, open_store(settings))

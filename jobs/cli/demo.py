@@ -52,7 +52,7 @@ def demo(
     Example:  linewatch demo --data photos/bottle --json figures.json
     """
     from jobs.demo import DemoOptions, run_demo
-    from jobs.progress import Screen
+    from jobs.session.progress import Screen
 
     options = DemoOptions(
         data=data,
@@ -73,7 +73,7 @@ def demo(
 @click.pass_obj
 def doctor(config: Path | None) -> None:
     """Say what is installed, which servers can run here, what is missing, and how to get it."""
-    from jobs.doctor import report
+    from jobs.line.doctor import report
 
     missing = 0
     for finding in report(config):

@@ -42,12 +42,12 @@ def fit(
     \b
     Example:  linewatch fit bottle cap
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.datasets import Datasets
-    from jobs.fit import Task, fit_products
-    from jobs.progress import Screen
-    from jobs.ray_session import ray_session
-    from jobs.release import Releases
+    from jobs.fitting.datasets import Datasets
+    from jobs.fitting.fit import Task, fit_products
+    from jobs.fitting.release import Releases
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from jobs.session.ray_session import ray_session
 
     settings = load_settings(config)
     given = {"steps": steps, "seed": seed, "precision": precision, "tiles": tiles}
@@ -100,8 +100,8 @@ def list_versions(config: Path | None, product: str | None) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jobs.connect import load_settings, open_store
-    from pipeline.registry import Registry
+    from jobs.session.connect import load_settings, open_store
+    from pipeline.storage.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
     table = Table("product", "version", "serves", "created", "images", "threshold", "false rejects", "parent", box=None)
@@ -128,7 +128,7 @@ def list_versions(config: Path | None, product: str | None) -> None:
 
 def _stated(calibration: "Calibration") -> str:
     """The rate aimed at, and its interval where the version states one."""
-    from model.proportions import percent, percent_interval
+    from model.measures.proportions import percent, percent_interval
 
     target, interval = percent(calibration.target_false_reject_rate), calibration.false_reject_interval
     return f"{target} ({percent_interval(interval)})" if interval else target
@@ -140,8 +140,8 @@ def _stated(calibration: "Calibration") -> str:
 @click.pass_obj
 def show_version(config: Path | None, product: str, version: str | None) -> None:
     """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON; its calibration in words on stderr."""
-    from jobs.connect import load_settings, open_store
-    from pipeline.registry import Registry
+    from jobs.session.connect import load_settings, open_store
+    from pipeline.storage.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
     version = version or registry.champion(product).champion.version
@@ -157,8 +157,8 @@ def show_version(config: Path | None, product: str, version: str | None) -> None
 @click.pass_obj
 def promote(config: Path | None, product: str, version: str, gate: bool) -> None:
     """Let VERSION of PRODUCT serve. Replicas load and warm it, then swap; no image is lost."""
-    from jobs.connect import load_settings, open_store
-    from jobs.release import Releases
+    from jobs.fitting.release import Releases
+    from jobs.session.connect import load_settings, open_store
 
     settings = load_settings(config)
     releases = Releases(settings, open_store(settings))
@@ -173,8 +173,8 @@ def promote(config: Path | None, product: str, version: str, gate: bool) -> None
 @click.pass_obj
 def rollback(config: Path | None, product: str) -> None:
     """Let the champion before this one serve again."""
-    from jobs.connect import load_settings, open_store
-    from jobs.release import Releases
+    from jobs.fitting.release import Releases
+    from jobs.session.connect import load_settings, open_store
 
     settings = load_settings(config)
     champion = Releases(settings, open_store(settings)).rollback(product)
@@ -197,9 +197,9 @@ def schedule(config: Path | None, once: str | None) -> None:
           source: /data/bottle/good
           cron: "0 3 * * *"
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.progress import Screen
-    from jobs.schedule import Outcome, Schedule, retrain
+    from jobs.fitting.schedule import Outcome, Schedule, retrain
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
 
     settings = load_settings(config)
     store = open_store(settings)

@@ -8,8 +8,8 @@ import click
 from click.core import ParameterSource
 
 if TYPE_CHECKING:
-    from jobs.progress import Screen
-    from jobs.reproduce import Reproduction
+    from jobs.past.reproduce import Reproduction
+    from jobs.session.progress import Screen
 
 CAMERAS_OWN = ("product", "camera", "fps", "loop")
 
@@ -69,12 +69,12 @@ def replay(
 
 
 def _play(config: Path | None, folder: Path, product: str, camera: str, fps: float, loop: bool) -> None:
-    from jobs.connect import load_settings, open_store
-    from jobs.datasets import discover
-    from jobs.progress import Screen
-    from jobs.replay import Shot
-    from jobs.replay import replay as play
-    from pipeline.names import product_name
+    from jobs.fitting.datasets import discover
+    from jobs.line.replay import Shot
+    from jobs.line.replay import replay as play
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from pipeline.contracts.names import product_name
 
     product_name(product)
     settings = load_settings(config)
@@ -95,10 +95,10 @@ def _play(config: Path | None, folder: Path, product: str, camera: str, fps: flo
 
 
 def _reproduce(config: Path | None, identifier: str, out: Path | None) -> None:
-    from jobs.connect import load_settings, open_store
-    from jobs.deploy import delivery
-    from jobs.progress import Screen
-    from jobs.reproduce import checked_id, reproduce
+    from jobs.line.deploy import delivery
+    from jobs.past.reproduce import checked_id, reproduce
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
 
     checked_id(identifier)
     settings = load_settings(config)

@@ -10,15 +10,15 @@ import click
 from jobs.cli.data import product_option
 
 if TYPE_CHECKING:
-    from jobs.comparison import Comparison
-    from jobs.progress import Screen
-    from jobs.rescore import Report
+    from jobs.past.comparison import Comparison
+    from jobs.past.rescore import Report
+    from jobs.session.progress import Screen
 
 SHOWN = 10
 
 
 def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    from jobs.since import moment
+    from jobs.past.since import moment
 
     try:
         return None if text is None else moment(text, datetime.now(UTC))
@@ -63,12 +63,12 @@ def rescore(
     \b
     Example:  linewatch rescore -p bottle -v 20260131T120000Z-0f1e2d3c --since 1d --to linewatch.rescore.bottle
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.deploy import delivery
-    from jobs.progress import Screen
-    from jobs.rescore import Report, Rescore, compare_with_live
-    from jobs.rescore import rescore as score
-    from jobs.rescore_topic import led_to
+    from jobs.line.deploy import delivery
+    from jobs.past.rescore import Report, Rescore, compare_with_live
+    from jobs.past.rescore import rescore as score
+    from jobs.past.rescore_topic import led_to
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
 
     if until is not None and until <= since:
         raise click.UsageError(
@@ -126,7 +126,7 @@ def _compared(comparison: "Comparison", screen: "Screen") -> None:
     from rich.table import Table
     from rich.text import Text
 
-    from jobs.comparison import VERDICTS
+    from jobs.past.comparison import VERDICTS
 
     screen.say(
         f"{comparison.compared} images compared with their live events; {comparison.without_live_event} have none"

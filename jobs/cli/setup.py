@@ -12,9 +12,9 @@ def setup(config: Path | None) -> None:
 
     Safe to run again: what is there already is left as it is.
     """
-    from jobs.connect import load_settings, open_store
-    from pipeline.capabilities import probe
-    from pipeline.topics import ensure_topics
+    from jobs.session.connect import load_settings, open_store
+    from pipeline.kafka.capabilities import probe
+    from pipeline.kafka.topics import ensure_topics
 
     settings = load_settings(config)
     open_store(settings)
@@ -38,7 +38,7 @@ def show(file: Path | None) -> None:
     """
     import yaml
 
-    from jobs.connect import load_settings
+    from jobs.session.connect import load_settings
 
     click.echo(yaml.safe_dump(load_settings(file).masked(), sort_keys=False).rstrip())
 
@@ -47,7 +47,7 @@ def show(file: Path | None) -> None:
 @click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("docs/schemas"))
 def schemas(folder: Path) -> None:
     """Export the JSON Schemas of events, claim checks and releases to FOLDER."""
-    from pipeline.schemas import export
+    from pipeline.contracts.schemas import export
 
     for path in export(folder):
         click.echo(path)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
-    from pipeline.contracts import InspectionEvent
+    from pipeline.contracts.events import InspectionEvent
 
 
 @click.command()
@@ -35,10 +35,10 @@ def serve(
     Example:  linewatch serve --replicas 2
               linewatch serve --replicas 1 --max-replicas 4
     """
-    from jobs.connect import load_settings, open_store
-    from jobs.deploy import delivery, deploy, rest_address, shut_down, withdraw
-    from jobs.progress import Screen
-    from jobs.ray_session import ray_session
+    from jobs.line.deploy import delivery, deploy, rest_address, shut_down, withdraw
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from jobs.session.ray_session import ray_session
 
     settings = load_settings(config)
     chosen = {"replicas": replicas, "max_replicas": max_replicas, "port": port}
@@ -92,8 +92,8 @@ def events(
     \b
     Example:  linewatch events --verdict NotOK --product bottle
     """
-    from jobs.connect import load_settings
-    from jobs.follow import Follower, event_of
+    from jobs.line.follow import Follower, event_of
+    from jobs.session.connect import load_settings
 
     settings = load_settings(config)
     with Follower(settings, settings.topics.events, from_beginning=from_beginning or no_follow) as follower:
@@ -137,8 +137,8 @@ class_option = click.option("--class", "error_class", metavar="CLASS", help="Onl
 @click.pass_obj
 def list_letters(config: Path | None, error_class: str | None) -> None:
     """List dead letters that were not sent again yet, oldest first."""
-    from jobs.connect import load_settings
-    from jobs.letters import pending_letters
+    from jobs.line.letters import pending_letters
+    from jobs.session.connect import load_settings
 
     letters = pending_letters(load_settings(config), error_class)
     for letter in letters:
@@ -155,9 +155,9 @@ def list_letters(config: Path | None, error_class: str | None) -> None:
 @click.pass_obj
 def replay_all(config: Path | None, error_class: str | None, yes: bool) -> None:
     """Send dead letters to their topic again, each once. Those that fail again come back as new dead letters."""
-    from jobs.connect import load_settings
-    from jobs.deploy import delivery
-    from jobs.letters import pending_letters, replay_letters
+    from jobs.line.deploy import delivery
+    from jobs.line.letters import pending_letters, replay_letters
+    from jobs.session.connect import load_settings
 
     settings = load_settings(config)
     letters = pending_letters(settings, error_class)

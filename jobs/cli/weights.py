@@ -22,7 +22,7 @@ def list_weights() -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from jobs.weights import survey
+    from jobs.fitting.weights import survey
 
     table = Table("backbone", "weights", "where, or how to get them", box=None)
     for one in survey():
@@ -46,7 +46,7 @@ def fetch_weights(backbone: str) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
-    from jobs.weights import fetch
+    from jobs.fitting.weights import fetch
 
     columns = (TextColumn("{task.description}"), BarColumn(24), DownloadColumn(), TransferSpeedColumn())
     with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
@@ -70,8 +70,8 @@ def import_weights(config: Path | None, origin: str, backbone: str, sha256: str 
     \b
     Example:  linewatch weights import s3://plant/resnet18-f37072fd.pth --as resnet18
     """
-    from jobs.connect import load_settings
-    from jobs.weights import bring_in
+    from jobs.fitting.weights import bring_in
+    from jobs.session.connect import load_settings
 
     path = bring_in(backbone, origin, sha256, lambda: load_settings(config))
     click.echo(f"{backbone}: {path}, sha256 ok")

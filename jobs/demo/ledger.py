@@ -8,16 +8,16 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from jobs.datasets import GOOD, LocalImage
-from jobs.follow import Follower, event_of, picture_of
-from jobs.replay import Shot
+from jobs.fitting.datasets import GOOD, LocalImage
+from jobs.fitting.truth import read_mask
+from jobs.line.follow import Follower, event_of, picture_of
+from jobs.line.replay import Shot
 from jobs.report import InspectedImage, ProductSummary, RegionBox
-from jobs.truth import read_mask
 from model import decode_heat_png, image_auroc, pixel_auroc
-from pipeline.contracts import InspectionEvent
-from pipeline.registry import Registry
+from pipeline.contracts.events import InspectionEvent
 from pipeline.settings import Settings
-from pipeline.store import ObjectStore
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import ObjectStore
 
 
 @dataclass

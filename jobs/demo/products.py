@@ -5,9 +5,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.datasets import GOOD, DatasetError, LocalImage, discover
 from jobs.drawing import PRODUCTS, draw_dataset
-from pipeline.names import product_name
+from jobs.fitting.datasets import GOOD, DatasetError, LocalImage, discover
+from pipeline.contracts.names import product_name
 
 DRAWN_TRAIN, DRAWN_GOOD, DRAWN_DEFECTIVE = 180, 40, 42
 LATER_SHARE = 0.1

@@ -11,24 +11,24 @@ from pathlib import Path
 from typing import Any, Literal
 
 from infra.local import LocalServers
-from jobs.connect import open_store
-from jobs.datasets import Datasets
 from jobs.demo.ledger import Ledger
 from jobs.demo.products import DemoProduct, drawn_products, given_products
-from jobs.deploy import delivery, deploy, shut_down
-from jobs.fit import Task, fit_products
-from jobs.progress import Screen
-from jobs.ray_session import RaySession, ray_session
-from jobs.release import Releases
-from jobs.replay import Shot, replay
+from jobs.fitting.datasets import Datasets
+from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.release import Releases
+from jobs.fitting.schedule import Outcome, Schedule
+from jobs.line.deploy import delivery, deploy, shut_down
+from jobs.line.replay import Shot, replay
 from jobs.report import Report, write_contact_sheet, write_page
-from jobs.schedule import Outcome, Schedule
+from jobs.session.connect import open_store
+from jobs.session.progress import Screen
+from jobs.session.ray_session import RaySession, ray_session
 from model import ImageLimits
-from pipeline.capabilities import Capabilities
 from pipeline.errors import LinewatchError
+from pipeline.kafka.capabilities import Capabilities
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.store import S3Store
-from pipeline.topics import ensure_topics
+from pipeline.storage.store import S3Store
 
 RETRAIN_FPS = 2.0
 RETRAIN_AFTER_S = 10.0
@@ -320,7 +320,7 @@ def _finish(
 
 def _keep(stage: Stage, screen: Screen) -> None:
     """Leave everything running until Ctrl-C."""
-    from jobs.deploy import rest_address
+    from jobs.line.deploy import rest_address
 
     screen.say(f"REST: {rest_address(stage.session)}   Ray dashboard: {stage.session.dashboard}")
     screen.say(f"Kafka: {stage.servers.bootstrap_servers}   S3: {stage.servers.s3_endpoint}")

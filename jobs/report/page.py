@@ -13,10 +13,10 @@ from jobs.report.chart import LABELS, WIDTH, Chart, score_chart
 from jobs.report.choice import for_page
 from jobs.report.pictures import Pictures, data_uri, heat_layer, mask_layer, read_pictures
 from jobs.report.rows import InspectedImage, ProductSummary, Report
-from model.proportions import percent_interval, share_interval
+from model.measures.proportions import percent_interval, share_interval
 
 PER_PRODUCT = 150
-_TEMPLATES = Path(__file__).parent.parent / "templates"
+_TEMPLATES = Path(__file__).parent / "templates"
 _LARGE, _SMALL, _HEAT = 480, 288, 160  # longest sides; an OK image that nobody need look at is embedded small
 FILTERS = ("all", "NotOK", "NotDecidable", "OK", "false rejects", "escapes")
 

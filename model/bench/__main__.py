@@ -12,7 +12,7 @@ import torch
 
 from model.bench.engine import EngineOptions
 from model.bench.runs import EngineRun, Report, TrainRun, run_engine, run_train
-from model.options import FitOptions
+from model.fitting.options import FitOptions
 from model.teachers import TEACHERS
 
 

@@ -14,17 +14,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from model.backend import Backend, make_backend
 from model.bench.interleaved import OnRepeat, Rates, Run, interleaved, ratio
 from model.bench.machine import resident_bytes
 from model.bench.subject import Subject
-from model.engine import Engine
-from model.frames import Frame, read_frame
+from model.engine.backend import Backend
+from model.engine.choice import make_backend
+from model.engine.engine import Engine
+from model.fitting.options import MOST_SCORE_SHIFT
+from model.images.frames import Frame, read_frame
 from model.manifest import ModelBundle
-from model.masks import cut
-from model.options import MOST_SCORE_SHIFT
-from model.pictures import encode_mask_png
-from model.resampling import upsample
+from model.maps.resampling import upsample
+from model.verdict.masks import cut
+from model.verdict.pictures import encode_mask_png
 
 PRODUCTS = 100
 MOST_STUDENT_BYTES = 4 << 30

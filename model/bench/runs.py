@@ -32,9 +32,9 @@ from model.bench.machine import describe_machine, versions
 from model.bench.random_teacher import random_teacher
 from model.bench.subject import DEFECTIVE_EVERY, drawn_photographs, prepare
 from model.bench.train import StepTimes, measure_fit
-from model.frames import Frame, read_frame
-from model.options import FitOptions
-from model.training import batch_indexes
+from model.fitting.options import FitOptions
+from model.fitting.training import batch_indexes
+from model.images.frames import Frame, read_frame
 
 Report = dict[str, Any]
 OnProgress = Callable[[str, int, int], None]

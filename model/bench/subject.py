@@ -10,13 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from model.backend import BackendName
-from model.engine import Engine
-from model.frames import Frame, read_frame
+from model.engine.choice import BackendName
+from model.engine.engine import Engine
+from model.fitting.options import FitOptions
+from model.fitting.training import Fit, StepReport
+from model.images.frames import Frame, read_frame
 from model.manifest import ModelBundle
-from model.options import FitOptions
-from model.synthetic import spoil
-from model.training import Fit, StepReport
+from model.measures.synthetic import spoil
 
 JPEG_SIDE = 512
 """Side of the photographs in pixels, as the cameras of bottle and its like deliver them."""
@@ -73,7 +73,7 @@ def prepare(
     int8 = None
     if can_quantise(device):
         # Only here: the benchmark runs where these packages are not installed.
-        from model.quantisation import quantised
+        from model.fitting.quantisation import quantised
 
         int8 = _flagging_an_eighth(quantised(bundle, good[HELD_OUT:], good[:HELD_OUT]), frames, device, "openvino")
     return Subject(_flagging_an_eighth(bundle, frames, device, "torch"), int8, list(jpegs), frames)

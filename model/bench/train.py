@@ -8,10 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from model.calibration import LEAST_HELD_OUT
-from model.frames import Frame
-from model.options import FitOptions
-from model.training import Fit, StepReport
+from model.fitting.options import FitOptions
+from model.fitting.training import Fit, StepReport
+from model.images.frames import Frame
+from model.verdict.calibration import LEAST_HELD_OUT
 
 LAST = 5
 """Steps whose mean loss is compared: a single step's loss depends on its batch."""

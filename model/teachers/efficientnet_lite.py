@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.blocks import in_channels_last
-from model.frames import IMAGENET_MEAN, IMAGENET_STD
+from model.images.frames import IMAGENET_MEAN, IMAGENET_STD
 from model.teachers.teacher import TeacherSpec, batch_norm_affine, folded
 from model.teachers.weights import LoadedWeights, WeightsSource, take
 

@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import torch
 from torch import nn
 
-from model.frames import IMAGENET_MEAN, IMAGENET_STD
+from model.images.frames import IMAGENET_MEAN, IMAGENET_STD
 
 Recipe = Literal["standardised", "cosine"]
 

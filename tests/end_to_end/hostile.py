@@ -6,8 +6,8 @@ import zlib
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-from pipeline.cloudevents import Envelope
-from pipeline.contracts import CLAIM_CONTENT_TYPE, IMAGE_CAPTURED, ClaimCheck
+from pipeline.contracts.cloudevents import Envelope
+from pipeline.contracts.events import CLAIM_CONTENT_TYPE, IMAGE_CAPTURED, ClaimCheck
 
 BROKEN_JPEG = b"\xff\xd8\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00\xff\xdb\x00\x43\x00" + b"\x08" * 40
 

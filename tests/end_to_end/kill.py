@@ -3,8 +3,8 @@
 import threading
 from contextlib import closing
 
-from jobs.datasets import discover
 from jobs.demo.ledger import Ledger
+from jobs.fitting.datasets import discover
 from tests.end_to_end.plant import Plant, wait_for
 
 

@@ -10,21 +10,21 @@ from pathlib import Path
 from typing import Any
 
 from infra.local import LocalServers
-from jobs.connect import open_store
-from jobs.datasets import Datasets, discover
 from jobs.demo.ledger import Ledger
-from jobs.deploy import delivery, deploy, replicas, rest_address, shut_down
 from jobs.drawing import draw_dataset
-from jobs.fit import Task, fit_products
-from jobs.ray_session import RaySession, ray_session
-from jobs.release import Releases
-from jobs.replay import replay
+from jobs.fitting.datasets import Datasets, discover
+from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.release import Releases
+from jobs.line.deploy import delivery, deploy, replicas, rest_address, shut_down
+from jobs.line.replay import replay
+from jobs.session.connect import open_store
+from jobs.session.ray_session import RaySession, ray_session
 from model import ImageLimits, ModelBundle
-from pipeline.capabilities import Capabilities
-from pipeline.registry import Registry
+from pipeline.kafka.capabilities import Capabilities
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.store import S3Store
-from pipeline.topics import ensure_topics
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import S3Store
 from tests.pipeline.tiny import publish
 
 PRODUCTS = ("flange", "twill")

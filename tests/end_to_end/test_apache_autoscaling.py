@@ -8,10 +8,10 @@ from rich.console import Console
 
 from jobs.audit.run import run_audit
 from jobs.audit.window import Window
-from jobs.datasets import discover
-from jobs.deploy import deploy
-from jobs.progress import Screen
-from jobs.replay import Camera
+from jobs.fitting.datasets import discover
+from jobs.line.deploy import deploy
+from jobs.line.replay import Camera
+from jobs.session.progress import Screen
 from tests.end_to_end.plant import Plant, wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]

@@ -6,10 +6,10 @@ import time
 
 import pytest
 
-from jobs.datasets import discover
-from jobs.letters import pending_letters, replay_letters
-from pipeline.deadletters import Letter
-from pipeline.kafka_clients import make_producer
+from jobs.fitting.datasets import discover
+from jobs.line.letters import pending_letters, replay_letters
+from pipeline.contracts.deadletters import Letter
+from pipeline.kafka.clients import make_producer
 from tests.end_to_end import hostile
 from tests.end_to_end.plant import Plant, wait_for
 

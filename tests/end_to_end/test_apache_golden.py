@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.datasets import GOOD, Datasets, discover
 from jobs.demo.ledger import Ledger
-from jobs.fit import Task, fit_products
-from jobs.release import Releases
-from jobs.replay import replay
+from jobs.fitting.datasets import GOOD, Datasets, discover
+from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.release import Releases
+from jobs.line.replay import replay
 from model import ImageLimits, cut
-from pipeline.inspector import Inspector
 from pipeline.settings import Settings
+from pipeline.stream.inspector import Inspector
 from tests.end_to_end.conftest import Plants
 from tests.end_to_end.plant import PRODUCTS, Plant
 

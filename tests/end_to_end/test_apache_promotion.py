@@ -6,7 +6,7 @@ import threading
 import pytest
 
 from jobs.demo.ledger import Ledger
-from jobs.release import Releases
+from jobs.fitting.release import Releases
 from tests.end_to_end.plant import Plant, wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]

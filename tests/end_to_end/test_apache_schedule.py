@@ -11,9 +11,9 @@ import pytest
 import yaml
 from PIL import Image
 
-from jobs.datasets import Datasets
 from jobs.drawing import KINDS, draw
-from jobs.release import Releases
+from jobs.fitting.datasets import Datasets
+from jobs.fitting.release import Releases
 from model import ImageLimits
 from tests.end_to_end.plant import IMAGE_SIZE, Plant, wait_for
 

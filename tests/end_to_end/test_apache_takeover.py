@@ -9,10 +9,10 @@ from contextlib import contextmanager
 
 import pytest
 
-from jobs.datasets import discover
-from jobs.deploy import deploy
-from jobs.follow import Follower, event_of
-from jobs.replay import Camera
+from jobs.fitting.datasets import discover
+from jobs.line.deploy import deploy
+from jobs.line.follow import Follower, event_of
+from jobs.line.replay import Camera
 from tests.end_to_end.plant import SESSION_TIMEOUT_MS, Plant, wait_for
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]

@@ -20,9 +20,9 @@ from infra.local import LocalServers
 from infra.local.server import Server
 from infra.local.servers import stop_recorded
 from jobs.cli.local import local
-from pipeline.kafka_clients import admin_client, make_consumer, make_producer
+from pipeline.kafka.clients import admin_client, make_consumer, make_producer
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.topics import ensure_topics
 from tests.infra.real_servers import gone, is_loopback, listening_addresses
 from tests.pipeline.environment import clean_environment
 

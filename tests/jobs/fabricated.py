@@ -8,9 +8,9 @@ from jobs.audit.books import Books
 from jobs.audit.count import count
 from jobs.audit.report import Audit
 from jobs.audit.window import Window
-from pipeline import claims
-from pipeline.broker import Outgoing, Record
-from pipeline.contracts import (
+from pipeline.contracts.broker import Outgoing, Record
+from pipeline.contracts.deadletters import MARKER, dead_letter
+from pipeline.contracts.events import (
     CLAIM_CONTENT_TYPE,
     InspectionEvent,
     MaskReference,
@@ -18,10 +18,10 @@ from pipeline.contracts import (
     Times,
     event_id,
 )
-from pipeline.deadletters import MARKER, dead_letter
 from pipeline.errors import ImageBroken
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
+from pipeline.storage import claims
 from tests.pipeline.tiny import envelope
 
 NOON = datetime(2026, 1, 31, 12, tzinfo=UTC)

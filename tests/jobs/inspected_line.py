@@ -6,20 +6,20 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
 
-from jobs.follow import Follower, event_of
-from jobs.past import Past
-from jobs.rescore import Report, Rescore, compare_with_live, rescore
+from jobs.line.follow import Follower, event_of
+from jobs.past.rescore import Report, Rescore, compare_with_live, rescore
+from jobs.past.retained import Past
 from model import ModelBundle
-from pipeline.broker import Record
-from pipeline.capabilities import Capabilities, probe
-from pipeline.contracts import InspectionEvent
-from pipeline.inspector import Inspector
-from pipeline.kafka_clients import make_producer
-from pipeline.kafka_session import KafkaSession
+from pipeline.contracts.broker import Record
+from pipeline.contracts.events import InspectionEvent
+from pipeline.kafka.capabilities import Capabilities, probe
+from pipeline.kafka.clients import make_producer
+from pipeline.kafka.session import KafkaSession
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.store import S3Store
-from pipeline.topics import ensure_topics
-from pipeline.worker import StreamWorker
+from pipeline.storage.store import S3Store
+from pipeline.stream.inspector import Inspector
+from pipeline.stream.worker import StreamWorker
 from tests.conftest import Plant
 from tests.pipeline.tiny import message, publish, texture
 

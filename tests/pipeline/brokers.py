@@ -7,11 +7,11 @@ from contextlib import closing, contextmanager
 import pytest
 from kafka import TopicPartition
 
-from pipeline.broker import Outgoing, Record
-from pipeline.kafka_clients import make_consumer, make_producer
-from pipeline.kafka_session import KafkaSession
+from pipeline.contracts.broker import Outgoing, Record
+from pipeline.kafka.clients import make_consumer, make_producer
+from pipeline.kafka.session import KafkaSession
+from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-from pipeline.topics import ensure_topics
 from tests.conftest import Plant
 
 apache_only = pytest.mark.parametrize(

@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from pipeline.broker import Outgoing
-from pipeline.contracts import CLAIM_CONTENT_TYPE
+from pipeline.contracts.broker import Outgoing
+from pipeline.contracts.events import CLAIM_CONTENT_TYPE
 from pipeline.fakes import MemoryStore
 from tests.pipeline.line import IMAGES
 from tests.pipeline.tiny import PRODUCT, envelope, texture

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
-from pipeline.contracts import InspectionEvent
+from pipeline.contracts.events import InspectionEvent
 from pipeline.fakes import MemoryBroker, MemoryStore
-from pipeline.inspector import Inspector
 from pipeline.settings import Settings
-from pipeline.worker import StreamWorker
+from pipeline.stream.inspector import Inspector
+from pipeline.stream.worker import StreamWorker
 from tests.pipeline.tiny import message
 
 IMAGES, EVENTS, MASKS, LETTERS = (f"linewatch.{name}" for name in ("images", "events", "masks", "deadletters"))

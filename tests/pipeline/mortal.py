@@ -13,12 +13,12 @@ import threading
 import time
 from pathlib import Path
 
-from pipeline.broker import offsets_after
+from pipeline.contracts.broker import offsets_after
 from pipeline.fakes import MemoryStore
-from pipeline.inspector import Inspector
-from pipeline.kafka_session import KafkaSession
+from pipeline.kafka.session import KafkaSession
 from pipeline.settings import Settings
-from pipeline.worker import StreamWorker
+from pipeline.stream.inspector import Inspector
+from pipeline.stream.worker import StreamWorker
 
 POISON = b"\x00this image ends the process of its decoder\x00"
 

@@ -9,16 +9,16 @@ from jobs.audit.log import committed_offsets
 from jobs.audit.report import Audit
 from jobs.audit.run import run_audit
 from jobs.audit.window import Window
-from jobs.follow import Follower, event_of
-from jobs.progress import Screen
-from pipeline.broker import Outgoing, Record
-from pipeline.contracts import InspectionEvent
-from pipeline.inspector import Inspector
-from pipeline.kafka_clients import make_consumer, make_producer
-from pipeline.kafka_session import KafkaSession
+from jobs.line.follow import Follower, event_of
+from jobs.session.progress import Screen
+from pipeline.contracts.broker import Outgoing, Record
+from pipeline.contracts.events import InspectionEvent
+from pipeline.kafka.clients import make_consumer, make_producer
+from pipeline.kafka.session import KafkaSession
 from pipeline.settings import Settings
-from pipeline.store import ObjectStore
-from pipeline.worker import StreamWorker
+from pipeline.storage.store import ObjectStore
+from pipeline.stream.inspector import Inspector
+from pipeline.stream.worker import StreamWorker
 
 # What a line needs of the settings: small batches, and no doubt of what the broker can do.
 SMALL: dict[str, dict[str, object]] = {

@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from model import Fit, FitOptions, Manifest, ModelBundle, read_frame
-from pipeline.broker import Outgoing
-from pipeline.cloudevents import Envelope
-from pipeline.contracts import IMAGE_CAPTURED
-from pipeline.registry import Registry
-from pipeline.store import ObjectStore
+from pipeline.contracts.broker import Outgoing
+from pipeline.contracts.cloudevents import Envelope
+from pipeline.contracts.events import IMAGE_CAPTURED
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import ObjectStore
 
 SIZE = 64
 SIDE = 96

@@ -1,0 +1,248 @@
+"""Fit products with Ray Train: images from S3, checkpoints to S3, a version in the registry at the end."""
+
+import json
+import os
+import tempfile
+import threading
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import version as installed_version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from jobs.fitting.datasets import Datasets, Item, Snapshot
+from jobs.session.progress import Beat
+from jobs.session.ray_session import ray_session
+from model import Fit, FitOptions, Frame, ImageLimits, ModelBundle, StepReport, read_frame, split
+from pipeline.errors import LinewatchError
+from pipeline.settings import Settings
+from pipeline.storage.registry import Registry, new_version
+from pipeline.storage.store import ObjectStore, S3Store
+
+CHECKPOINT_STEPS = 50
+HELD_OUT_FRACTION = 0.2
+BOARD_STEPS = 5
+
+
+class FitJobError(LinewatchError):
+    pass
+
+
+@dataclass(frozen=True)
+class Task:
+    """One product to fit: plain values, for they travel to the worker."""
+
+    product: str
+    digest: str
+    parent: str | None
+
+
+def fit_products(
+    settings: Settings, tasks: Sequence[Task], on_beat: Callable[[Beat], None] | None = None, run: str | None = None
+) -> dict[str, str]:
+    """Fit each product in one Ray Train run and publish its version; returns product to version.
+
+    Short fits share one trainer: starting one costs more than some of the fits. A worker that dies goes on from the
+    last checkpoint in S3.
+
+    Args:
+        run: name of the run. The same name again resumes what an interrupted run began.
+
+    Raises:
+        FitJobError: the run failed for good; its message names the reason.
+    """
+    with ray_session(settings):
+        import ray
+        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        name = run or f"fit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+        board = ray.remote(num_cpus=0)(Board).remote()
+        trainer = TorchTrainer(
+            _train,
+            train_loop_config={
+                "settings": settings.public(),
+                "tasks": [vars(task) for task in tasks],
+                "board": board,
+            },
+            scaling_config=ScalingConfig(
+                num_workers=1, use_gpu=_gpus() > 0, resources_per_worker={"CPU": settings.training.cpus or 1}
+            ),
+            run_config=RunConfig(
+                name=name,
+                storage_path=f"s3://{settings.s3.bucket}/train",
+                failure_config=FailureConfig(max_failures=settings.training.attempts),
+                checkpoint_config=CheckpointConfig(num_to_keep=1),
+            ),
+        )
+        watching = _Watcher(board, on_beat) if on_beat else None
+        try:
+            result = trainer.fit()
+        except Exception as error:  # Ray raises its own tree, each with the worker's traceback inside
+            raise FitJobError(f"fitting {', '.join(task.product for task in tasks)} failed: {_cause(error)}") from error
+        finally:
+            if watching:
+                watching.close()
+        return dict(json.loads((result.metrics or {})["done"]))
+
+
+class Board:
+    """An actor that holds the newest beat of a run."""
+
+    def __init__(self) -> None:
+        self._beat: tuple[str, str, int, int, float] | None = None
+
+    def write(self, product: str, phase: str, step: int, steps: int, loss: float) -> None:
+        self._beat = (product, phase, step, steps, loss)
+
+    def read(self) -> tuple[str, str, int, int, float] | None:
+        return self._beat
+
+
+class _Watcher:
+    """Reads the board twice a second and passes new beats on."""
+
+    def __init__(self, board: Any, on_beat: Callable[[Beat], None]) -> None:
+        self._board, self._on_beat = board, on_beat
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="fit-progress", daemon=True)
+        self._thread.start()
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        import ray
+        from ray.exceptions import RayError
+
+        last = None
+        while not self._stop.wait(0.5):
+            try:
+                beat = ray.get(self._board.read.remote(), timeout=5)
+            except RayError:
+                continue
+            if beat and beat != last:
+                last = beat
+                self._on_beat(Beat(*beat))
+
+
+# In the worker
+
+
+def _train(config: dict[str, Any]) -> None:
+    """The worker's loop: each product in turn, resumed from the last checkpoint where there is one."""
+    import ray.train
+
+    settings = Settings.received(config["settings"])
+    torch.set_num_threads(settings.training.cpus or _default_threads())
+    store = S3Store(settings.s3)
+    done, state = _resume(ray.train.get_checkpoint())
+    for values in config["tasks"]:
+        task = Task(**values)
+        if task.product in done:
+            continue
+        done[task.product] = _fit_one(settings, store, task, done, state, config["board"])
+        state = None
+        _report(done, None, {"product": task.product})
+
+
+def _default_threads() -> int:
+    """All cores but one.
+
+    OpenMP's threads wait for the slowest of them after every operation, so one that shares its core with a replica or
+    a broker holds up all: two threads on two cores, beside one busy process, take many times as long as one thread.
+    """
+    return max(1, (os.cpu_count() or 1) - 1)
+
+
+def _fit_one(
+    settings: Settings, store: ObjectStore, task: Task, done: dict[str, str], state: bytes | None, board: Any
+) -> str:
+    datasets = Datasets(store)
+    snapshot = datasets.snapshot(task.product, task.digest)
+    options = settings.fit_options(task.product)
+    train, held_out, items = load_frames(datasets, snapshot, options, settings)
+    fit = Fit(task.product, train, held_out, options, device=_device())
+    if state:
+        fit.restore(state)
+
+    def on_step(report: StepReport) -> None:
+        if report.step % BOARD_STEPS == 0 or report.phase != "training":
+            board.write.remote(task.product, report.phase, report.step, report.steps, report.loss)
+        if report.phase == "training" and report.step % CHECKPOINT_STEPS == 0 and report.step < report.steps:
+            _report(done, fit.state(), {"product": task.product, "step": report.step, "loss": report.loss})
+
+    bundle = fit.run(on_step)
+    bundle = stamp(bundle, task, [item.sha256 for item in items])
+    Registry(store).publish(bundle)
+    return bundle.manifest.version
+
+
+def stamp(bundle: ModelBundle, task: Task, held_out: list[str]) -> ModelBundle:
+    """The bundle with its name, its parents and its code version in the manifest."""
+    return bundle.stamped(
+        version=new_version(datetime.now(UTC), bundle.manifest.weights_sha256),
+        parent=task.parent,
+        dataset_digest=task.digest,
+        code_version=installed_version("linewatch"),
+        heldout_sha256=held_out,
+    )
+
+
+def load_frames(
+    datasets: Datasets, snapshot: Snapshot, options: FitOptions, settings: Settings
+) -> tuple[list[Frame], list[Frame], list[Item]]:
+    """Frames to fit on, frames held out, and the held-out items, by the hash of each image."""
+    limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    train_at, held_at = split([item.sha256 for item in snapshot.good], HELD_OUT_FRACTION)
+
+    def frame(index: int) -> Frame:
+        data = datasets.image(snapshot.product, snapshot.good[index])
+        return read_frame(data, options.size, limits, tiled=options.tiles)
+
+    return (
+        [frame(index) for index in train_at],
+        [frame(index) for index in held_at],
+        [snapshot.good[index] for index in held_at],
+    )
+
+
+def _report(done: dict[str, str], state: bytes | None, metrics: dict[str, Any]) -> None:
+    import ray.train
+    from ray.train import Checkpoint
+
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "done.json").write_text(json.dumps(done))
+        if state:
+            Path(folder, "state.safetensors").write_bytes(state)
+        ray.train.report({**metrics, "done": json.dumps(done)}, checkpoint=Checkpoint.from_directory(folder))
+
+
+def _resume(checkpoint: Any) -> tuple[dict[str, str], bytes | None]:
+    if checkpoint is None:
+        return {}, None
+    with checkpoint.as_directory() as folder:
+        state = Path(folder, "state.safetensors")
+        done = json.loads(Path(folder, "done.json").read_text())
+        return dict(done), state.read_bytes() if state.exists() else None
+
+
+def _device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _gpus() -> float:
+    import ray
+
+    return float(ray.cluster_resources().get("GPU", 0))
+
+
+def _cause(error: BaseException) -> str:
+    """The last line of the innermost error: Ray nests the worker's traceback as text."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[-1][:400] if lines else type(error).__name__

@@ -1,0 +1,183 @@
+"""The gate before a promotion: a challenger serves only if it is no worse, and a refusal says why.
+
+Judged on images that neither version was fitted on: the good images that the champion's fit held out (a challenger
+never sees them either, for the hash of an image decides), the same ones with synthetic defects, and labelled images
+where there are any.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
+from model import Engine, Frame, ImageLimits, ImageRejected, image_auroc, spoil
+from model.manifest import Preprocessing
+from model.measures.proportions import percent_interval, share_interval
+from pipeline.settings import Gate, Settings
+
+PROBE_IMAGES = 64
+
+
+@dataclass(frozen=True)
+class Judged:
+    """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told.
+
+    float32, score_shift: of an int8 version, the same before it was quantised, and how far held-out scores moved.
+    """
+
+    held_out: int
+    false_reject_rate: float
+    synthetic_auroc: float
+    labelled_auroc: float | None
+    float32: "Judged | None" = None
+    score_shift: float | None = None
+
+
+@dataclass
+class Verdict:
+    """Whether the challenger may serve, and every reason why not."""
+
+    accepted: bool
+    reasons: list[str] = field(default_factory=list)
+    challenger: Judged | None = None
+    champion: Judged | None = None
+
+    def line(self) -> str:
+        return "accepted" if self.accepted else "refused: " + "; ".join(self.reasons)
+
+
+class Judge:
+    """Scores the gate's images with any version, through the engine that serves them."""
+
+    def __init__(self, engine: Engine, float32: Engine, datasets: Datasets, settings: Settings) -> None:
+        """float32: an engine that scores int8 versions as they were before."""
+        self._engine, self._float32, self._datasets, self._settings = engine, float32, datasets, settings
+
+    def judge(self, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]) -> Judged:
+        """Score ``version`` on held-out good images, their spoiled twins, and labelled images."""
+        quantisation = self._engine.manifest(f"{product}/{version}").quantisation
+        judged = self._judge(self._engine, product, version, held_out, labelled)
+        if quantisation is None:
+            return judged
+        float32 = self._judge(self._float32, product, version, held_out, labelled)
+        return replace(judged, float32=float32, score_shift=quantisation.score_shift)
+
+    def _judge(
+        self, engine: Engine, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]
+    ) -> Judged:
+        key = f"{product}/{version}"
+        preprocessing = engine.manifest(key).preprocessing
+        good = self._frames(product, held_out[:PROBE_IMAGES], preprocessing)
+        scores = _scores(engine, good, key)
+        rng = np.random.default_rng(0)  # the same defects for every version
+        spoiled = _scores(engine, [spoil(frame, rng, preprocessing.size) for frame in good], key)
+        frames, kinds = self._labelled(product, labelled, preprocessing)
+        truth = _scores(engine, frames, key)
+        both = any(kinds) and not all(kinds)
+        return Judged(
+            held_out=len(good),
+            false_reject_rate=float(np.mean([score >= 1.0 for score in scores])) if scores else 0.0,
+            synthetic_auroc=float(image_auroc([*scores, *spoiled], [0] * len(scores) + [1] * len(spoiled))),
+            labelled_auroc=float(image_auroc(truth, kinds)) if both else None,
+        )
+
+    def flagged(self, product: str, version: str, images: Sequence[bytes]) -> list[int]:
+        """Indexes of the images that ``version`` finds defective (NotOK)."""
+        key = f"{product}/{version}"
+        preprocessing = self._engine.manifest(key).preprocessing
+        frames = [preprocessing.read(data, self._limits) for data in images]
+        scored = self._engine.score(frames, [key] * len(frames))
+        return [index for index, one in enumerate(scored) if one.verdict == "NotOK"]
+
+    @property
+    def _limits(self) -> ImageLimits:
+        limits = self._settings.limits
+        return ImageLimits(max_bytes=limits.image_bytes, max_pixels=limits.image_pixels)
+
+    def _frames(self, product: str, items: Sequence[Item], preprocessing: Preprocessing) -> list[Frame]:
+        frames = []
+        for item in items:
+            try:
+                frames.append(preprocessing.read(self._datasets.image(product, item), self._limits))
+            except ImageRejected:  # it was readable when it was ingested: limits have changed since
+                continue
+        return frames
+
+    def _labelled(
+        self, product: str, items: Sequence[Item], preprocessing: Preprocessing
+    ) -> tuple[list[Frame], list[bool]]:
+        """Frames of the labelled images that can be read, and which of them are defective."""
+        pairs = [(self._frames(product, [item], preprocessing), item.kind != GOOD) for item in items]
+        return [frame for frames, _ in pairs for frame in frames], [bad for frames, bad in pairs if frames]
+
+
+def _scores(engine: Engine, frames: Sequence[Frame], key: str) -> list[float]:
+    return [one.normalised_score for one in engine.score(frames, [key] * len(frames))]
+
+
+def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
+    """The rules, on figures alone.
+
+    A first version has no champion to beat; it must still tell spoiled images from good ones and not reject good ones.
+    """
+    verdict = Verdict(True, challenger=challenger, champion=champion)
+    if challenger.held_out == 0:
+        verdict.reasons.append("there is no held-out good image to judge it by")
+    # With n held-out images, one rejected already is a rate of 1/n: a single one is never a reason.
+    limit = max(gate.max_false_reject_rate, 1.5 / max(1, challenger.held_out))
+    if champion:
+        limit = max(limit, champion.false_reject_rate + gate.rate_margin)
+    if challenger.false_reject_rate > limit:
+        verdict.reasons.append(
+            f"it rejects {challenger.false_reject_rate:.1%} of {challenger.held_out} held-out good images "
+            f"(limit {limit:.1%}){_uncertainty(challenger)}"
+        )
+    floor = champion.synthetic_auroc - gate.auroc_margin if champion else gate.min_synthetic_auroc
+    if challenger.synthetic_auroc < floor:
+        verdict.reasons.append(
+            f"it tells synthetic defects apart with AUROC {challenger.synthetic_auroc:.3f} (limit {floor:.3f})"
+        )
+    if champion and challenger.labelled_auroc is not None and champion.labelled_auroc is not None:
+        floor = champion.labelled_auroc - gate.auroc_margin
+        if challenger.labelled_auroc < floor:
+            verdict.reasons.append(
+                f"AUROC on labelled images is {challenger.labelled_auroc:.3f} (the champion's is "
+                f"{champion.labelled_auroc:.3f}, limit {floor:.3f})"
+            )
+    verdict.reasons += _lost_in_int8(challenger, gate)
+    verdict.accepted = not verdict.reasons
+    return verdict
+
+
+def _lost_in_int8(judged: Judged, gate: Gate) -> list[str]:
+    """Why an int8 version is too far from what it was in float32."""
+    if judged.float32 is None or judged.score_shift is None:
+        return []
+    reasons = []
+    if judged.score_shift > gate.int8_score_shift:
+        reasons.append(
+            f"int8 moves held-out scores by {judged.score_shift:.1%} in the median (limit {gate.int8_score_shift:.1%})"
+        )
+    for name, ours, theirs in (
+        ("synthetic defects", judged.synthetic_auroc, judged.float32.synthetic_auroc),
+        ("labelled images", judged.labelled_auroc, judged.float32.labelled_auroc),
+    ):
+        if ours is not None and theirs is not None and ours < theirs - gate.int8_auroc_margin:
+            reasons.append(
+                f"int8 lowers the AUROC on {name} from {theirs:.4f} to {ours:.4f} (by {gate.int8_auroc_margin:.4f} at "
+                "most); fit with precision fp32"
+            )
+    return reasons
+
+
+def _uncertainty(judged: Judged) -> str:
+    """How sure the false-reject rate is, from so many images."""
+    interval = share_interval(round(judged.false_reject_rate * judged.held_out), judged.held_out)
+    return f", 95% interval {percent_interval(interval)}" if interval else ""
+
+
+def new_items(snapshot: Snapshot, before: Snapshot) -> list[Item]:
+    """Good images of ``snapshot`` that ``before`` did not have."""
+    known = {item.sha256 for item in before.good}
+    return [item for item in snapshot.good if item.sha256 not in known]

@@ -1,0 +1,177 @@
+"""Retraining on a schedule: ingest what is new, fit, judge, promote or say why not."""
+
+import logging
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from apscheduler.schedulers.background import BackgroundScheduler
+from apscheduler.triggers.cron import CronTrigger
+
+from jobs.fitting.datasets import Datasets, Snapshot
+from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.release import Releases
+from jobs.session.progress import Beat
+from model import ImageLimits
+from pipeline.errors import LinewatchError, SettingsError
+from pipeline.settings import Settings
+from pipeline.storage.store import ObjectStore
+
+WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat") * 2  # twice: a range may run over the week's end
+CRON_FIELDS = ("minute", "hour", "day", "month", "day_of_week")
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class Outcome:
+    """What one due run did."""
+
+    product: str
+    status: str  # "promoted", "refused", "nothing new" or "failed"
+    version: str | None = None
+    new_images: int = 0
+    refused_files: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+    def line(self) -> str:
+        text = f"{self.product}: {self.status}"
+        if self.version:
+            text += f" {self.version}"
+        text += f" ({self.new_images} new images"
+        text += f", {self.refused_files} unreadable)" if self.refused_files else ")"
+        return text + (": " + "; ".join(self.reasons) if self.reasons else "")
+
+
+def retrain(
+    settings: Settings, store: ObjectStore, product: str, on_beat: Callable[[Beat], None] | None = None
+) -> Outcome:
+    """One due run for one product.
+
+    The champion's snapshot is the yardstick for what is new. A refused run leaves its images in the dataset's latest
+    snapshot out: the pointer goes back, so that spoiled images don't wait for the next run.
+    """
+    datasets, releases = Datasets(store), Releases(settings, store)
+    before = datasets.latest_or_empty(product)
+    outcome = Outcome(product, "nothing new")
+    source = settings.products[product].source if product in settings.products else None
+    if source:
+        limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+        report = datasets.ingest(Path(source), product, limits=limits)
+        outcome.refused_files = len(report.refused)
+    snapshot = datasets.latest(product)
+    alias = releases.registry.champion_or_none(product)
+    fitted = releases.registry.manifest(product, alias.champion.version).dataset_digest if alias else None
+    outcome.new_images = len(snapshot.good) - len(before.good)
+    if snapshot.digest == fitted:
+        return outcome
+    outcome.reasons = datasets.refusal(product, snapshot.digest) or releases.screen(product, snapshot)
+    if outcome.reasons:
+        return _refused(outcome, datasets, snapshot, before)
+    task = Task(product, snapshot.digest, alias.champion.version if alias else None)
+    outcome.version = fit_products(settings, [task], on_beat)[product]
+    verdict = releases.consider(product, outcome.version)
+    outcome.status, outcome.reasons = "promoted", verdict.reasons
+    return outcome if verdict.accepted else _refused(outcome, datasets, snapshot, before)
+
+
+def _refused(outcome: Outcome, datasets: Datasets, snapshot: Snapshot, before: Snapshot) -> Outcome:
+    """Remember why, so that the same images are not fitted again at each due time, and leave them out."""
+    outcome.status = "refused"
+    datasets.refuse(snapshot, outcome.reasons)
+    datasets.restore(before, instead_of=snapshot)
+    return outcome
+
+
+class Schedule:
+    """Runs :func:`retrain` when each product's cron says so, one run at a time."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: ObjectStore,
+        *,
+        on_outcome: Callable[[Outcome], None],
+        on_beat: Callable[[Beat], None] | None = None,
+    ) -> None:
+        self._settings, self._store = settings, store
+        self._on_outcome, self._on_beat = on_outcome, on_beat
+        # One thread: fits share the machine's devices, and a run that is still going is not begun twice.
+        self._scheduler = BackgroundScheduler(
+            executors={"default": {"type": "threadpool", "max_workers": 1}},
+            job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
+        )
+        for product in self.products():
+            self._scheduler.add_job(self._due, _trigger(product, settings), args=[product], id=product, name=product)
+
+    def products(self) -> Sequence[str]:
+        """Products that settings give a cron.
+
+        Raises:
+            SettingsError: none has one.
+        """
+        named = [name for name, product in self._settings.products.items() if product.cron]
+        if not named:
+            raise SettingsError(
+                "nothing is scheduled: give a product a cron, as in products: {bottle: {cron: '0 3 * * *'}}"
+            )
+        return named
+
+    def start(self) -> None:
+        self._scheduler.start()
+
+    def next_runs(self) -> dict[str, datetime]:
+        return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
+
+    def close(self) -> None:
+        """Wait for a run in progress, begin no other."""
+        self._scheduler.shutdown(wait=True)
+
+    def _due(self, product: str) -> None:
+        try:
+            outcome = retrain(self._settings, self._store, product, self._on_beat)
+        except LinewatchError as error:
+            outcome = Outcome(product, "failed", reasons=[str(error)])
+        except Exception as error:  # the next due run must come, whatever this one met
+            log.exception("the scheduled run of %s failed", product)
+            outcome = Outcome(product, "failed", reasons=[f"{type(error).__name__}: {error}"])
+        self._on_outcome(outcome)
+
+
+def _named_weekdays(cron: str) -> str:
+    """Cron counts weekdays from Sunday = 0, APScheduler from Monday = 0; a list of names means the same to both."""
+    *others, weekdays = cron.split() or [""]
+    if weekdays != "*":
+        days: list[str] = []
+        for part in weekdays.lower().split(","):
+            match = re.fullmatch(r"(\*|[0-7]|[a-z]{3})(?:-([0-7]|[a-z]{3}))?(?:/([1-9]))?", part)
+            if not match:
+                raise ValueError(f"weekday {part!r}")
+            first, last, step = match.groups()
+            begin, end = (0, 6) if first == "*" else (_weekday(first), _weekday(last or first))
+            days += WEEKDAYS[begin : (end if end >= begin else end + 7) + 1 : int(step or 1)]
+        weekdays = ",".join(dict.fromkeys(days))
+    return " ".join([*others, weekdays])
+
+
+def _weekday(text: str) -> int:
+    if text.isdigit():
+        return int(text)
+    if text not in WEEKDAYS:
+        raise ValueError(f"weekday {text!r}")
+    return WEEKDAYS.index(text)
+
+
+def _trigger(product: str, settings: Settings) -> CronTrigger:
+    cron = settings.products[product].cron or ""
+    try:
+        fields = _named_weekdays(cron).split()
+        if len(fields) not in (5, 6):
+            raise ValueError(f"{len(fields)} fields")
+        second = fields.pop(0) if len(fields) == 6 else "0"
+        return CronTrigger(second=second, **dict(zip(CRON_FIELDS, fields, strict=True)))
+    except ValueError as error:
+        raise SettingsError(
+            f"products.{product}.cron {cron!r}: {error}; five fields, such as '0 3 * * *', or seconds before them"
+        ) from None

@@ -1,0 +1,115 @@
+"""Deploy the inspection replicas on Ray Serve, declaratively, and wait until they serve."""
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jobs.session.ray_session import RaySession
+from pipeline.errors import ServingError
+from pipeline.kafka.capabilities import Capabilities, probe
+from pipeline.kafka.topics import ensure_topics
+from pipeline.settings import Settings
+
+
+def delivery(settings: Settings) -> Capabilities:
+    """What the broker promises: as set, or probed once."""
+    if settings.kafka.delivery == "auto":
+        return probe(settings)
+    # Of a broker that is only said to deliver at least once nothing else is known.
+    exactly_once = settings.kafka.delivery == "exactly_once"
+    return Capabilities(aborts_hidden=exactly_once, end_offsets_exact=exactly_once)
+
+
+def deploy(
+    settings: Settings,
+    session: RaySession,
+    *,
+    exactly_once: bool,
+    generation: str = "",
+    timeout_s: float = 180.0,
+    say: Callable[[str], None] = lambda _: None,
+) -> None:
+    """Send the whole configuration; the same one again changes nothing, another replica count only that.
+
+    Another generation has Serve replace the replicas, one at a time.
+
+    Raises:
+        ServingError: the application failed, or was not running in time.
+    """
+    from pipeline.serving.deployment import APPLICATION, serve_config
+
+    ensure_topics(settings)
+    if settings.serving.port == 0:
+        settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": free_port()})})
+    client = _client(session)
+    metrics_folder = f"{session.folder}/linewatch-metrics"
+    config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
+    client.deploy_applications(config)
+    deadline = time.monotonic() + timeout_s
+    told = ""
+    while time.monotonic() < deadline:
+        application = client.get_serve_details()["applications"].get(APPLICATION, {})
+        status, message = application.get("status", "NOT_STARTED"), application.get("message", "")
+        if status == "RUNNING":
+            return
+        if status in ("DEPLOY_FAILED", "UNHEALTHY"):
+            raise ServingError(f"the replicas did not start: {_last_line(message)}")
+        if status != told:
+            say(f"replicas: {status.lower().replace('_', ' ')}")
+            told = status
+        time.sleep(0.5)
+    raise ServingError(f"the replicas were not running after {timeout_s:.0f} s: {_replica_trouble(application)}")
+
+
+def replicas(session: RaySession) -> list[dict[str, Any]]:
+    """The running replicas, as Serve describes them: ids, states, process ids, nodes."""
+    from pipeline.serving.deployment import APPLICATION
+
+    application = _client(session).get_serve_details()["applications"].get(APPLICATION, {})
+    return [one for d in application.get("deployments", {}).values() for one in d.get("replicas", [])]
+
+
+def rest_address(session: RaySession) -> str:
+    """Where the REST endpoint listens."""
+    options = _client(session).get_serve_details().get("http_options", {})
+    return f"http://{options.get('host', '127.0.0.1')}:{options.get('port')}"
+
+
+def shut_down() -> None:
+    """Let every replica finish and commit its batch, then end Serve."""
+    from ray import serve
+
+    serve.shutdown()
+
+
+def withdraw() -> None:
+    """Take linewatch's application off a shared cluster; every replica finishes and commits its batch first."""
+    from ray import serve
+
+    from pipeline.serving.deployment import APPLICATION
+
+    serve.delete(APPLICATION)
+
+
+def free_port() -> int:
+    """One of 127.0.0.1 that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _client(session: RaySession) -> Any:
+    from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
+
+    return ServeSubmissionClient(session.dashboard)
+
+
+def _last_line(message: str) -> str:
+    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    return lines[-1][:400] if lines else "Serve gave no reason"
+
+
+def _replica_trouble(application: dict[str, Any]) -> str:
+    messages = [d.get("message", "") for d in application.get("deployments", {}).values()]
+    return _last_line("\n".join(messages))

@@ -1,0 +1,1 @@
+"""What past images and events say: read back, rescored, compared, reproduced."""

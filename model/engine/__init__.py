@@ -1,0 +1,1 @@
+"""How a mixed batch is scored on a device, and which runtime computes it."""

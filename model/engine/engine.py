@@ -1,0 +1,191 @@
+"""Scoring: one frozen teacher for all products, and only small students per product.
+
+A mixed batch runs through the teacher once; each product's student then sees its own rows. An image of a product with
+tiles is as many rows as it has tiles, and one map in the end. Students are kept by least recent use within a budget of
+bytes and are loaded again when asked for. REST and the stream share one engine: a lock guards the device, another the
+table of students, and loading (which may fetch from a store) holds neither.
+
+Where a batch does not fit into the device's memory, it is halved and scored in parts, and so are those that follow.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.engine.backend import Backend, LoadedStudent
+from model.engine.choice import BackendName, make_backend
+from model.images.frames import Frame
+from model.images.tiles import parts, whole
+from model.manifest import Manifest, ModelBundle, Preprocessing, TeacherKey
+from model.verdict.scored import Scored, scored
+
+log = logging.getLogger(__name__)
+_OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
+
+
+@dataclass(frozen=True)
+class _Resident:
+    manifest: Manifest
+    student: LoadedStudent
+
+
+class Engine:
+    """Scores frames with the models that `load` finds by key; a key is opaque, usually "product/version".
+
+    load: called without any lock held but one that keeps loads apart; what it raises reaches the caller.
+    memory_limit_bytes: for students; the most recently used one stays even if it alone is larger.
+    batch_size: most images in one pass of the teacher. threads: on the CPU, none leaves torch's number alone.
+    backend: its name (see make_backend), or one of the caller's.
+    """
+
+    def __init__(
+        self,
+        load: Callable[[str], ModelBundle],
+        *,
+        device: str = "auto",
+        memory_limit_bytes: int = 1 << 30,
+        batch_size: int = 16,
+        threads: int | None = None,
+        backend: Backend | BackendName = "auto",
+    ) -> None:
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, it must be at least 1")
+        if threads is not None:
+            torch.set_num_threads(threads)
+        self._load = load
+        self._backend = make_backend(backend, device, threads) if isinstance(backend, str) else backend
+        self._memory_limit_bytes = memory_limit_bytes
+        self._batch_size = batch_size
+        self._residents: OrderedDict[str, _Resident] = OrderedDict()
+        self._table_lock = threading.Lock()
+        self._load_lock = threading.Lock()
+        self._device_lock = threading.Lock()
+
+    @property
+    def loaded(self) -> tuple[str, ...]:
+        """Keys on the device, least recently used first."""
+        with self._table_lock:
+            return tuple(self._residents)
+
+    @property
+    def memory_bytes(self) -> int:
+        """Bytes of the students on the device; teachers are not counted."""
+        with self._table_lock:
+            return sum(resident.student.bytes for resident in self._residents.values())
+
+    def warm(self, key: str) -> Manifest:
+        """Load if absent and score a gray frame, so that the first real image does not wait. Raises ModelError."""
+        manifest = self.manifest(key)
+        size = manifest.preprocessing.size
+        gray = Frame(np.full((size, size, 3), 128, dtype=np.uint8), width=size, height=size)
+        self.score([gray], [key])
+        return manifest
+
+    def manifest(self, key: str) -> Manifest:
+        """The manifest behind a key; loads the model if absent. Raises ModelError."""
+        return self._resident(key).manifest
+
+    def forget(self, key: str) -> None:
+        """Free a model, e.g. after a swap; unknown keys are ignored."""
+        with self._table_lock:
+            self._residents.pop(key, None)
+
+    def score(self, frames: Sequence[Frame], keys: Sequence[str]) -> list[Scored]:
+        """Score frames[i] with the model keys[i]; results in the same order. Raises ModelError, ValueError."""
+        if len(frames) != len(keys):
+            raise ValueError(f"{len(frames)} frames and {len(keys)} keys: give one key per frame")
+        residents = {key: self._resident(key) for key in dict.fromkeys(keys)}
+        pieces: list[Frame] = []
+        owners: list[int] = []
+        for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
+            preprocessing = residents[key].manifest.preprocessing
+            _check(index, frame, key, preprocessing)
+            own = parts(frame, preprocessing.size, preprocessing.tiles)
+            pieces += own
+            owners += [index] * len(own)
+        maps: list[list[np.ndarray]] = [[] for _ in frames]
+        of_piece = [residents[keys[index]] for index in owners]
+        for rows in self._chunks([resident.manifest for resident in of_piece]):
+            # Rows of one image come in order, for its pieces share a group.
+            for row, map_HW in zip(
+                rows, self._maps([pieces[row] for row in rows], [of_piece[row] for row in rows]), strict=True
+            ):
+                maps[owners[row]].append(map_HW)
+        results = []
+        for frame, key, own_maps in zip(frames, keys, maps, strict=True):
+            manifest = residents[key].manifest
+            image_map = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles)
+            results.append(scored(image_map, manifest.calibration, frame.width, frame.height))
+        return results
+
+    def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
+        """Rows that can share a pass of the teacher, at most batch_size of them."""
+        groups: dict[TeacherKey, list[int]] = {}
+        for row, manifest in enumerate(manifests):
+            groups.setdefault(manifest.teacher_key, []).append(row)
+        for rows in groups.values():
+            start = 0
+            while start < len(rows):
+                chunk = rows[start : start + self._batch_size]  # which may shrink from chunk to chunk
+                start += len(chunk)
+                yield chunk
+
+    def _maps(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> np.ndarray:
+        """One pass of the teacher, then each product's student on its own rows: [B, S / 4, S / 4]."""
+        shared = residents[0].manifest
+        try:
+            with self._device_lock:
+                features = self._backend.features(shared, frames)
+                return self._backend.maps(features, [resident.student for resident in residents])
+        except _OUT_OF_MEMORY:
+            if len(frames) == 1:
+                raise
+            half = len(frames) // 2
+            self._batch_size = min(self._batch_size, half)
+            log.warning("a batch of %d images does not fit into memory; from now on it is %d", len(frames), half)
+        # Outside of the handler: the traceback would keep the failed pass's tensors alive.
+        return np.concatenate(
+            [self._maps(frames[:half], residents[:half]), self._maps(frames[half:], residents[half:])]
+        )
+
+    def _resident(self, key: str) -> _Resident:
+        resident = self._find(key)
+        if resident is not None:
+            return resident
+        with self._load_lock:
+            resident = self._find(key)  # another thread may have loaded it meanwhile
+            if resident is None:
+                bundle = self._load(key)
+                resident = _Resident(bundle.manifest, self._backend.load(bundle))
+                self._keep(key, resident)
+        return resident
+
+    def _find(self, key: str) -> _Resident | None:
+        with self._table_lock:
+            if key in self._residents:
+                self._residents.move_to_end(key)
+            return self._residents.get(key)
+
+    def _keep(self, key: str, resident: _Resident) -> None:
+        with self._table_lock:
+            self._residents[key] = resident
+            total = sum(kept.student.bytes for kept in self._residents.values())
+            while total > self._memory_limit_bytes and len(self._residents) > 1:
+                _, evicted = self._residents.popitem(last=False)
+                total -= evicted.student.bytes
+
+
+def _check(index: int, frame: Frame, key: str, preprocessing: Preprocessing) -> None:
+    shape, size = frame.pixels.shape, preprocessing.size
+    if preprocessing.tiles:
+        if shape != (frame.height, frame.width, 3):
+            raise ValueError(f"frame {index} has shape {shape}, {key} needs read_frame(data, {size}, tiled=True)")
+    elif shape != (size, size, 3):
+        raise ValueError(f"frame {index} has shape {shape}, {key} needs read_frame(data, {size})")

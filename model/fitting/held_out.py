@@ -1,0 +1,105 @@
+"""What a fitted student makes of good images: the ground of calibration and of honest reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from model.errors import FitError
+from model.maps.anomaly_map import anomaly_maps, image_scores
+from model.maps.spread import divisors, level_importance, place_shares
+from model.network.losses import error_maps
+from model.network.student import Student
+
+Batches = Iterable[Sequence[torch.Tensor]]
+"""The teacher's levels of images, [B, C_l, H_l, W_l], batch by batch."""
+
+
+@dataclass(frozen=True, eq=False)
+class HeldOutFindings:
+    """divisors: per level [H_l, W_l] (model/maps/spread.py); scores: [N] and maps: [N, S / 4, S / 4], raw.
+
+    explained_variance: per level, 1 = rebuilt perfectly, 0 = no better than the mean.
+    level_importance: weights of the levels in the map. level_weights: see AsymptoticFusion.mean_level_weights.
+    """
+
+    divisors: list[torch.Tensor]
+    explained_variance: tuple[float, ...]
+    level_importance: tuple[float, ...]
+    level_weights: dict[str, list[float]]
+    scores: np.ndarray
+    maps: np.ndarray
+
+
+@torch.inference_mode()
+def examine(student: Student, train: Batches, held_out: Batches, *, tiled: bool = False) -> HeldOutFindings:
+    """Run the student, in eval mode, over good images. Raises FitError if its errors are meaningless.
+
+    tiled: the images are tiles, whose places mean nothing: each counts the same.
+    """
+    mean_errors = _mean_errors(student, train)
+    places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(mean_errors)
+    errors: list[list[torch.Tensor]] = []
+    variances = [_ExplainedVariance() for _ in places]
+    weights: dict[str, list[list[float]]] = {}
+    for levels in held_out:
+        targets = student.targets(levels)
+        rebuilt = student(targets)
+        wanted = student.wanted(targets)
+        errors.append(error_maps(student.recipe, wanted, rebuilt))
+        for variance, target, level in zip(variances, wanted, rebuilt, strict=True):
+            variance.add(target, level)
+        if student.fusion is not None:
+            for name, means in student.fusion.mean_level_weights(targets).items():
+                weights.setdefault(name, []).append(means)
+    per_level = [torch.cat(level) for level in zip(*errors, strict=True)]
+    means = [float((error / place).mean()) for error, place in zip(per_level, places, strict=True)]
+    if not all(0 < mean < float("inf") for mean in means):
+        raise FitError(f"the mean errors of the levels are {means}; the fit diverged or the images are blank")
+    explained = tuple(variance.value() for variance in variances)
+    importance = level_importance(student.recipe, len(explained))
+    divided_by = divisors(means, places)
+    maps_BHW = anomaly_maps(per_level, divided_by, torch.tensor(importance), student.size)
+    return HeldOutFindings(
+        divisors=divided_by,
+        explained_variance=explained,
+        level_importance=importance,
+        level_weights={name: [round(float(w), 4) for w in np.mean(rows, axis=0)] for name, rows in weights.items()},
+        scores=image_scores(maps_BHW).cpu().numpy(),
+        maps=maps_BHW.cpu().numpy(),
+    )
+
+
+def _mean_errors(student: Student, batches: Batches) -> list[torch.Tensor]:
+    """Mean over images of each level's error, [H_l, W_l]."""
+    sums: list[torch.Tensor] = []
+    count = 0
+    for levels in batches:
+        batch = [error_BHW.sum(dim=0) for error_BHW in student.level_errors(levels)]
+        sums = [total + error for total, error in zip(sums, batch, strict=True)] if sums else batch
+        count += levels[0].shape[0]
+    return [total / count for total in sums]
+
+
+class _ExplainedVariance:
+    """1 - residual / total over all positions, total about each channel's mean; sums in float64."""
+
+    def __init__(self) -> None:
+        self.residual = 0.0
+        self.count = 0
+        self.sum_C: torch.Tensor | float = 0.0
+        self.square = 0.0
+
+    def add(self, target_BCHW: torch.Tensor, rebuilt_BCHW: torch.Tensor) -> None:
+        target = target_BCHW.double()
+        self.residual += float((target - rebuilt_BCHW).square().sum())
+        self.sum_C = self.sum_C + target.sum(dim=(0, 2, 3))
+        self.square += float(target.square().sum())
+        self.count += target.numel() // target.shape[1]
+
+    def value(self) -> float:
+        total = self.square - float(torch.as_tensor(self.sum_C).square().sum()) / max(1, self.count)
+        return 1 - self.residual / total if total > 0 else 0.0

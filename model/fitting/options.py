@@ -1,0 +1,49 @@
+"""What can be chosen about a fit."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from model.network.student import Method
+from model.teachers.teacher import Recipe
+
+Precision = Literal["fp32", "int8"]
+MOST_SCORE_SHIFT = 0.05
+"""A quantised version whose held-out scores moved further (model.manifest.Quantisation) is not to serve."""
+
+
+class FitOptions(BaseModel):
+    """Defaults are one recipe for all products; see docs/method.md for what was measured with it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    backbone: str = Field("efficientnet_lite0", description="The teacher; one of model.teachers.TEACHERS.")
+    method: Method = Field(
+        "fusion", description="Asymptotic fusion, or a row of its ablation (model.network.student.Method)."
+    )
+    size: int = Field(256, ge=64, multiple_of=32, description="Side in pixels that images are resized to.")
+    tiles: bool = Field(
+        False, description="Score overlapping tiles of that side at full resolution: small defects on large images."
+    )
+    steps: int = Field(300, ge=1, description="Training steps; the last one's weights are kept.")
+    patience: int | None = Field(
+        None, ge=1, description="Stop early where held-out good images' loss has not fallen for so many steps."
+    )
+    corruptions: int = Field(
+        3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."
+    )
+    precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
+    batch: int = Field(16, ge=2, description="Images per step.")
+    learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
+    seed: int = Field(0, ge=0, description="Decides initial weights and batch order.")
+    target_false_reject_rate: float = Field(
+        0.005, gt=0, le=0.5, description="Fraction of good parts that may be rejected (overkill)."
+    )
+    cache_limit_bytes: int = Field(
+        1 << 30, ge=0, description="Teacher features beyond this go to a memory-mapped temporary file."
+    )
+
+
+DEFAULT_LEARNING_RATES: dict[Recipe, float] = {"standardised": 0.002, "cosine": 0.005}

@@ -1,0 +1,144 @@
+"""int8 on the CPU: a fitted version's teacher and student as OpenVINO graphs quantised by NNCF after training.
+
+Ranges of activations are read off the product's own good images, so int8 is a property of a version: its graphs travel
+with its weights, and its threshold is placed by the scores that they give. NNCF is needed where a version is made, not
+where it serves.
+
+What is quantised are the convolutions of the student's fusion, embedding and decoder, and of the teacher where it bears
+that (TeacherSpec.int8). Targets, errors and maps are computed in float32: there differences of nearly equal numbers are
+taken.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import logging
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, redirect_stdout
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+
+from model.engine.backend import LoadedStudent
+from model.engine.openvino_backend import Levels, OpenVINOBackend
+from model.engine.openvino_graphs import plain_student_graph, runtime, serialised, teacher_graph
+from model.engine.serving_form import serving_form
+from model.errors import FitError
+from model.images.frames import Frame
+from model.images.tiles import parts, whole
+from model.manifest import INT8_PREFIX, Manifest, ModelBundle, Quantisation
+from model.teachers import teacher_spec
+from model.verdict.calibration import calibrate
+
+if TYPE_CHECKING:
+    import openvino
+
+RANGE_IMAGES = 64
+_QUANTISED_PARTS = "fusion|embedding|decoder"
+
+
+def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Frame]) -> ModelBundle:
+    """An int8 version of a float32 one, calibrated anew.
+
+    train: good frames (or tiles) that ranges are read off, at most RANGE_IMAGES evenly spread ones. held_out: good
+    frames that the threshold is placed by, those of the fit. Raises FitError.
+    """
+    if bundle.manifest.quantisation is not None:
+        raise FitError(f"{bundle.manifest.product}/{bundle.manifest.version} is int8 already")
+    manifest = bundle.manifest
+    reference = OpenVINOBackend()
+    loaded = reference.load(bundle)
+    before = _scores(_maps(reference, loaded, manifest, held_out))
+
+    frames = [train[place] for place in np.unique(np.linspace(0, len(train) - 1, RANGE_IMAGES).astype(int))]
+    graphs = {}
+    teacher = teacher_graph(manifest.backbone.name, manifest.backbone.weights_sha256, manifest.preprocessing)
+    if teacher_spec(manifest.backbone.name).int8:
+        teacher = _quantise(teacher, [frame.pixels[None] for frame in frames])
+        graphs["teacher"] = serialised(teacher)
+    compiled = reference.compiled(teacher)
+    levels: list[Levels] = [compiled([frame.pixels[None]]) for frame in frames]
+    student = _quantise(
+        plain_student_graph(serving_form(bundle.student()), manifest.backbone.name), levels, only=_QUANTISED_PARTS
+    )
+    graphs["student"] = serialised(student)
+    draft = _with_graphs(bundle, graphs, len(frames))
+
+    backend = OpenVINOBackend()
+    loaded = backend.load(draft)
+    maps = _maps(backend, loaded, draft.manifest, held_out)
+    scores = _scores(maps)
+    calibration = calibrate(scores, maps, manifest.calibration.target_false_reject_rate)
+    shift = np.abs(scores / np.median(scores) - before / np.median(before))
+    assert draft.manifest.quantisation is not None
+    told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
+    return ModelBundle(
+        draft.manifest.model_copy(update={"calibration": calibration, "quantisation": told}), draft.weights
+    )
+
+
+def _maps(
+    backend: OpenVINOBackend, student: LoadedStudent, manifest: Manifest, frames: Sequence[Frame]
+) -> list[np.ndarray]:
+    size, tiled = manifest.preprocessing.size, manifest.preprocessing.tiles
+    return [
+        whole(
+            [backend.maps(backend.features(manifest, [p]), [student])[0] for p in parts(f, size, tiled)], f, size, tiled
+        )
+        for f in frames
+    ]
+
+
+def _scores(maps: Sequence[np.ndarray]) -> np.ndarray:
+    return np.array([map_HW.max() for map_HW in maps])
+
+
+def _with_graphs(bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], images: int) -> ModelBundle:
+    """The bundle with the graphs as byte tensors beside the student's own."""
+    tensors: dict[str, torch.Tensor] = dict(load_tensors(bundle.weights))
+    for part, files in graphs.items():
+        for suffix, data in zip(("xml", "bin"), files, strict=True):
+            tensors[f"{INT8_PREFIX}{part}.{suffix}"] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    weights: bytes = save_tensors(tensors)
+    digest = hashlib.sha256(b"".join(graphs["teacher"])).hexdigest() if "teacher" in graphs else None
+    record = Quantisation(teacher_sha256=digest, images=images, score_shift=0.0)
+    update = {
+        "quantisation": record,
+        "weights_sha256": hashlib.sha256(weights).hexdigest(),
+        "weights_bytes": len(weights),
+    }
+    return ModelBundle(bundle.manifest.model_copy(update=update), weights)
+
+
+def _quantise(model: openvino.Model, inputs: Sequence[Any], only: str | None = None) -> openvino.Model:
+    """only: a pattern of the parts' names to quantise; none quantises all that can be."""
+    runtime()  # before nncf, which would report its use
+    import nncf
+
+    others = nncf.IgnoredScope(patterns=[f"^(?!.*({only})).*$"], validate=False) if only else None
+    with _quiet():
+        return nncf.quantize(
+            model,
+            nncf.Dataset(list(inputs)),
+            # Symmetric activations: no accuracy is lost by them (docs/method.md), and no kernel needs zero points.
+            preset=nncf.QuantizationPreset.PERFORMANCE,
+            subset_size=len(inputs),
+            ignored_scope=others,
+        )
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without NNCF's log, and without its progress bars, which would go to stdout."""
+    log = logging.getLogger("nncf")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        log.setLevel(level)

@@ -1,0 +1,336 @@
+"""Fitting a product's student from good images alone.
+
+The main path is `Fit.run`: features, training, calibration. The student sees spoiled copies of the good images and
+rebuilds the good ones. What it sees in a step and its learning rate are pure functions of
+the seed and the step, so a fit that was stopped and restored ends at the same bits as one that was not. The last step's
+weights are kept; nothing is selected on test images.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import itertools
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+import numpy as np
+import torch
+
+from model.engine.serving_form import serving_form
+from model.errors import FitError
+from model.fitting.checkpoint import Facts, restore_checkpoint, save_checkpoint
+from model.fitting.corruption import corrupted
+from model.fitting.feature_cache import FeatureCache
+from model.fitting.held_out import examine
+from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
+from model.images.frames import RESIZE, Frame, normalised
+from model.images.tiles import parts, training_tiles, whole_maps
+from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
+from model.network.student import Student
+from model.teachers import load_teacher
+from model.teachers.teacher import Recipe
+from model.verdict.calibration import LEAST_HELD_OUT, calibrate
+
+Phase = Literal["features", "training", "calibration", "quantisation"]
+
+LEAST_TRAIN = 4
+_WEIGHT_DECAY = 0.01
+_TEACHER_BATCH = 16
+_WARM_UP_STEPS = 20
+_LOOK_EVERY = 25
+"""Steps between two looks at the held-out images, where a fit may stop early."""
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """Progress within a phase. loss is nan outside of "training"; step and steps count images in "features"."""
+
+    step: int
+    steps: int
+    loss: float
+    phase: Phase
+
+
+class Fit:
+    """One fit of one product. Raises FitError, WeightsError.
+
+    Frames must all have the options' size, or be images at full resolution where the options ask for tiles.
+    """
+
+    def __init__(
+        self,
+        product: str,
+        train: Sequence[Frame],
+        held_out: Sequence[Frame],
+        options: FitOptions,
+        device: torch.device | str = "cpu",
+        features: FeatureCache | None = None,
+    ) -> None:
+        """features: those of another fit of the same images, seed, teacher, corruptions and device; none: its own."""
+        _check_frames(train, held_out, options)
+        _check_packages(options)
+        self.product = product
+        self.options = options
+        self.device = torch.device(device)
+        self._train = training_tiles(train, options.size, options.seed) if options.tiles else train
+        self._held_out = held_out
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(options.seed)
+            self._teacher = load_teacher(options.backbone, self.device)
+            self._spec = self._teacher.spec
+            self._student = Student(self._spec, options.method, options.size).to(self.device)
+        self._optimiser = _optimiser(self._student)
+        self._precision = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
+        self._train_digest = _digest(self._train)
+        self.features = features
+        self._step = 0
+        self._loss = math.nan
+        self._seconds = 0.0
+        self._least_loss, self._least_loss_step = math.inf, 0  # of the held-out images
+        self._held_out_features: FeatureCache | None = None
+
+    @property
+    def step(self) -> int:
+        """Training steps done."""
+        return self._step
+
+    def run(self, on_step: Callable[[StepReport], None] | None = None) -> ModelBundle:
+        """Fit from where it stands to the end. What on_step raises stops the fit; state() is then still good."""
+        report = on_step or (lambda _: None)
+        started = time.monotonic()
+        cache = self.features = self.features or self._features(report)
+        self._student.targets.learn(self._good(cache))
+        while self._step < self.options.steps and not self._stalled():
+            self._advance(cache)
+            if self.options.patience and self._step % _LOOK_EVERY == 0:
+                self._look()
+            self._seconds += time.monotonic() - started
+            started = time.monotonic()
+            report(StepReport(self._step, self.options.steps, self._loss, "training"))
+        bundle = self._bundle(cache, report, started)
+        if self.options.precision == "fp32":
+            return bundle
+        # Only here: it needs packages that float32 does not.
+        from model.fitting.quantisation import quantised
+
+        report(StepReport(0, 1, math.nan, "quantisation"))
+        return quantised(bundle, self._train, self._held_out)
+
+    def state(self) -> bytes:
+        """Everything that `restore` needs to go on from this step, as safetensors."""
+        progress: Facts = {"step": self._step, "loss": self._loss, "seconds": self._seconds}
+        progress |= {"least_loss": self._least_loss, "least_loss_step": self._least_loss_step}
+        return save_checkpoint(self._student, self._optimiser, self._identity(), progress)
+
+    def restore(self, state: bytes) -> None:
+        """Go on from a state() of the same product, images and options. Raises FitError for any other."""
+        progress = restore_checkpoint(state, self._student, self._optimiser, self._identity())
+        self._step, self._loss = int(progress["step"]), float(progress["loss"])
+        self._seconds = float(progress["seconds"])
+        self._least_loss, self._least_loss_step = float(progress["least_loss"]), int(progress["least_loss_step"])
+
+    def _identity(self) -> Facts:
+        return {
+            "product": self.product,
+            "options": self.options.model_dump_json(),
+            "train_images": self._train_digest,
+            "teacher": self._teacher.weights_sha256,
+        }
+
+    def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
+        """Run the teacher, once, over the training images and then over each of their spoiled copies."""
+        frames = itertools.chain(self._train, self._spoiled())
+        return self._cached(frames, len(self._train) * (1 + self.options.corruptions), report)
+
+    def _cached(self, frames: Iterable[Frame], total: int, report: Callable[[StepReport], None]) -> FeatureCache:
+        dtype = torch.bfloat16 if self._spec.recipe == "cosine" else torch.float32
+        cache = FeatureCache(total, dtype, self.options.cache_limit_bytes, self.device)
+        done = 0
+        for levels in self._teacher_levels(frames):
+            cache.put(done, levels)
+            done += levels[0].shape[0]
+            report(StepReport(done, total, math.nan, "features"))
+        return cache
+
+    def _spoiled(self) -> Iterator[Frame]:
+        for copy in range(self.options.corruptions):
+            for index, frame in enumerate(self._train):
+                yield corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
+
+    def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
+        return cache.batches(_TEACHER_BATCH, len(self._train))
+
+    def _teacher_levels(self, frames: Iterable[Frame]) -> Iterator[list[torch.Tensor]]:
+        source = iter(frames)
+        while chunk := list(itertools.islice(source, _TEACHER_BATCH)):
+            with torch.no_grad():
+                levels = self._teacher(normalised(chunk, self._spec.mean, self._spec.std, self.device))
+            yield levels
+
+    def _advance(self, cache: FeatureCache) -> None:
+        """One training step."""
+        self._student.train()
+        for group in self._optimiser.param_groups:
+            group["lr"] = learning_rate(self.options, self._spec.recipe, self._step)
+        images = len(self._train)
+        indexes = batch_indexes(self.options, images, self._step)
+        spoiled = None
+        if self.options.corruptions:
+            copies = copy_indexes(self.options, self._step)
+            spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
+        loss = self._student.loss(cache.get(indexes), spoiled, self._joined(), precision=self._precision)
+        self._optimiser.zero_grad(set_to_none=True)
+        loss.backward()
+        self._optimiser.step()
+        self._loss = float(loss.detach())
+        if not math.isfinite(self._loss):
+            raise FitError(f"the loss is {self._loss} at step {self._step + 1}; lower the learning rate")
+        self._step += 1
+
+    def _look(self) -> None:
+        """Note the loss of the held-out good images, where it is the least so far."""
+        if self._held_out_features is None:
+            pieces = list(self._held_out_pieces())
+            self._held_out_features = self._cached(pieces, len(pieces), lambda _: None)
+        self._student.eval()
+        cache = self._held_out_features
+        with torch.inference_mode():
+            losses = [float(self._student.loss(levels)) for levels in cache.batches(_TEACHER_BATCH, cache.count)]
+        loss = math.fsum(losses) / len(losses)
+        if loss < self._least_loss:
+            self._least_loss, self._least_loss_step = loss, self._step
+
+    def _stalled(self) -> bool:
+        patience = self.options.patience
+        return patience is not None and self._step - self._least_loss_step >= max(patience, _LOOK_EVERY)
+
+    def _held_out_pieces(self) -> Iterator[Frame]:
+        for frame in self._held_out:
+            yield from parts(frame, self.options.size, self.options.tiles)
+
+    def _joined(self) -> torch.Tensor | None:
+        fusion = self._student.fusion
+        if fusion is None or not fusion.dropout:
+            return None
+        return torch.tensor(joined_images(self.options, fusion.dropout, self._step), device=self.device)
+
+    def _bundle(self, cache: FeatureCache, report: Callable[[StepReport], None], started: float) -> ModelBundle:
+        """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
+        options, spec = self.options, self._spec
+        served = serving_form(self._student)
+        held_out = self._teacher_levels(self._held_out_pieces())
+        found = examine(served, self._good(cache), held_out, tiled=options.tiles)
+        for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
+            buffer.copy_(divisor_HW)
+        self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
+        maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles))
+        calibration = calibrate([map_HW.max() for map_HW in maps], maps, options.target_false_reject_rate)
+        report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
+        weights = student_weights(self._student)
+        self._seconds += time.monotonic() - started
+        manifest = Manifest(
+            product=self.product,
+            created=datetime.now(UTC),
+            method=options.method,
+            backbone=Backbone(name=spec.name, weights_sha256=self._teacher.weights_sha256),
+            preprocessing=Preprocessing(
+                size=options.size, mean=spec.mean, std=spec.std, resize=RESIZE, tiles=options.tiles
+            ),
+            calibration=calibration,
+            training=Training(
+                steps=self._step,
+                batch=options.batch,
+                seed=options.seed,
+                seconds=self._seconds,
+                images=len(self._train),
+                final_loss=self._loss,
+                explained_variance=found.explained_variance,
+                level_importance=found.level_importance,
+                level_weights=found.level_weights,
+            ),
+            weights_sha256=hashlib.sha256(weights).hexdigest(),
+            weights_bytes=len(weights),
+        )
+        return ModelBundle(manifest, weights)
+
+
+def batch_indexes(options: FitOptions, images: int, step: int) -> list[int]:
+    """Which training images make up a step: consecutive places of an endless row of seeded permutations."""
+    places = range(step * options.batch, (step + 1) * options.batch)
+    epochs = {place // images for place in places}
+    orders = {epoch: np.random.default_rng((options.seed, epoch)).permutation(images) for epoch in epochs}
+    return [int(orders[place // images][place % images]) for place in places]
+
+
+def copy_indexes(options: FitOptions, step: int) -> list[int]:
+    """Which spoiled copy of each image a step shows."""
+    return [
+        int(copy)
+        for copy in np.random.default_rng((options.seed, step)).integers(options.corruptions, size=options.batch)
+    ]
+
+
+def joined_images(options: FitOptions, dropout: float, step: int) -> list[float]:
+    """For which images of a step the fused maps join the decoder: 1 or 0 (model/network/fusion.py)."""
+    draws = np.random.default_rng((options.seed, step, 1)).random(options.batch)
+    return [float(draw >= dropout) for draw in draws]
+
+
+def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
+    """Constant for the published recipe; for the other a warm-up, then half a cosine down to zero."""
+    peak = options.learning_rate or DEFAULT_LEARNING_RATES[recipe]
+    if recipe == "cosine":
+        return peak
+    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
+    return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+
+
+def _has_bfloat16(device: torch.device) -> bool:
+    """Whether the device multiplies in bfloat16 by itself: elsewhere it would be emulated, and slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    capabilities = torch.cpu.get_capabilities() if device.type == "cpu" else {}
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+
+
+def _optimiser(student: Student) -> torch.optim.Optimizer:
+    if student.recipe == "cosine":
+        return torch.optim.Adam(student.parameters(), betas=(0.5, 0.999), fused=True)
+    return torch.optim.AdamW(student.parameters(), weight_decay=_WEIGHT_DECAY, fused=True)
+
+
+def _digest(frames: Sequence[Frame]) -> str:
+    """sha256 of the frames' pixels, in order."""
+    digest = hashlib.sha256()
+    for frame in frames:
+        digest.update(np.ascontiguousarray(frame.pixels).data)
+    return digest.hexdigest()
+
+
+def _check_packages(options: FitOptions) -> None:
+    """Before minutes of training, not after."""
+    missing = [name for name in ("openvino", "nncf") if not importlib.util.find_spec(name)]
+    if options.precision == "int8" and missing:
+        raise FitError(
+            f"precision int8 needs the package {missing[0]}: pip install 'linewatch[int8]', or fit with precision fp32"
+        )
+
+
+def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:
+    if len(train) < LEAST_TRAIN:
+        raise FitError(f"{len(train)} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
+    if len(held_out) < LEAST_HELD_OUT:
+        raise FitError(
+            f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
+            "collect more good images"
+        )
+    for frame in (*train, *held_out):
+        if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
+            raise ValueError(
+                f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"
+            )

@@ -1,0 +1,1 @@
+"""How exactly-once is kept on Kafka: clients, topics, membership, transactions, notes of attempts."""

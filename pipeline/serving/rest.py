@@ -1,0 +1,149 @@
+"""REST on the same engine as the stream: score one image, health, metrics."""
+
+import asyncio
+import time
+from collections.abc import Callable
+
+from fastapi import FastAPI, Request, Response
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel, Field
+
+from model import ModelError, Region, encode_heat_png, encode_mask_png
+from pipeline.contracts.events import Verdict
+from pipeline.contracts.names import product_name
+from pipeline.errors import (
+    ImageBroken,
+    LinewatchError,
+    ModelBroken,
+    NameRefused,
+    ProductUnknown,
+    ServingError,
+    StoreUnavailable,
+)
+from pipeline.stream.inspector import Inspector
+from pipeline.telemetry import metrics
+
+STATUS = {
+    NameRefused: 400,
+    ImageBroken: 422,
+    ProductUnknown: 404,
+    ModelBroken: 500,
+    StoreUnavailable: 503,
+    ServingError: 503,
+}
+
+
+class ScoreResponse(BaseModel):
+    """What the event of this image would say."""
+
+    product: str
+    model_version: str
+    score: float
+    normalised_score: float = Field(description="score / threshold: 1.0 is the threshold")
+    threshold: float
+    verdict: Verdict
+    regions: list[Region]
+    width: int
+    height: int
+
+
+class BodyTooLarge(LinewatchError):
+    pass
+
+
+def build_app(
+    inspector: Callable[[], Inspector], trouble: Callable[[], str | None], wait_reason: Callable[[], str] = str
+) -> FastAPI:
+    """The REST app. Its arguments are asked at each request, so the app can be built before what they ask.
+
+    Args:
+        trouble: why the replica is not healthy, or None.
+        wait_reason: why its worker waits for a server, or nothing.
+    """
+    app = FastAPI(title="linewatch", docs_url="/docs", redoc_url=None)
+
+    @app.post("/v1/products/{product}/score", response_model=ScoreResponse)
+    async def score(product: str, request: Request, answer: str | None = None) -> Response:
+        """Score one encoded image (the request's body).
+
+        The answer is JSON; with ``Accept: image/png`` or ``?answer=mask`` the 8-bit mask at the image's own size,
+        with ``?answer=heat`` the 16-bit heat map (8192 = the threshold).
+        """
+        begun = time.perf_counter()
+        wanted = answer or ("mask" if "image/png" in request.headers.get("accept", "") else "json")
+        try:
+            if wanted not in ("json", "mask", "heat"):
+                raise NameRefused(f"answer={wanted[:40]!r}: it is json, mask or heat")
+            data = await _body(request, inspector().settings.limits.image_bytes)
+            response = await asyncio.to_thread(_score, inspector(), product, data, wanted)
+        except (LinewatchError, ModelError) as error:
+            response = _refusal(error)
+        metrics.rest_seconds.labels(str(response.status_code)).observe(time.perf_counter() - begun)
+        return response
+
+    @app.get("/healthz")
+    def healthz() -> Response:
+        """200 while the stream worker is alive, 503 with the reason where it is not.
+
+        Waiting for a server is healthy; ``waiting`` says for which one, and why.
+        """
+        reason, waiting = None, ""
+        try:
+            reason, waiting = trouble(), wait_reason()
+        except ServingError as error:
+            reason = str(error)
+        told = {"healthy": reason is None, "reason": reason, "waiting": waiting or None}
+        return JSONResponse(told, 200 if reason is None else 503)
+
+    @app.get("/metrics")
+    def exposition() -> Response:
+        """Prometheus text of the replicas on the node that answers."""
+        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+
+    return app
+
+
+def _score(inspector: Inspector, product: str, data: bytes, wanted: str) -> Response:
+    version = inspector.champions.version(product_name(product))
+    key = f"{product}/{version}"
+    frame = inspector.read(data, key)
+    scored = inspector.score([frame], [key])[0]
+    findings = inspector.cut(scored)
+    headers = {
+        "linewatch-verdict": scored.verdict,
+        "linewatch-normalised-score": f"{scored.normalised_score:.6f}",
+        "linewatch-model-version": version,
+    }
+    if wanted == "mask":
+        return Response(encode_mask_png(findings.mask), media_type="image/png", headers=headers)
+    if wanted == "heat":
+        return Response(encode_heat_png(scored), media_type="image/png", headers=headers)
+    body = ScoreResponse(
+        product=product,
+        model_version=version,
+        score=scored.score,
+        normalised_score=scored.normalised_score,
+        threshold=scored.threshold,
+        verdict=scored.verdict,
+        regions=list(findings.regions),
+        width=scored.width,
+        height=scored.height,
+    )
+    return JSONResponse(body.model_dump(mode="json"), headers=headers)
+
+
+async def _body(request: Request, limit: int) -> bytes:
+    """The request's body, read no further than ``limit`` bytes."""
+    parts, size = [], 0
+    async for part in request.stream():
+        size += len(part)
+        if size > limit:
+            raise BodyTooLarge(f"the image is larger than the limit of {limit} bytes")
+        parts.append(part)
+    return b"".join(parts)
+
+
+def _refusal(error: Exception) -> JSONResponse:
+    status = 413 if isinstance(error, BodyTooLarge) else STATUS.get(type(error), 500)
+    kind = error.error_class if isinstance(error, ImageBroken) else type(error).__name__
+    return JSONResponse({"error": kind, "message": str(error)}, status)

@@ -1,0 +1,93 @@
+"""A challenger serves only if it is no worse, and a refusal gives every reason."""
+
+import pytest
+
+from jobs.fitting.datasets import Item, Snapshot
+from jobs.fitting.gate import Judged, Verdict, decide, new_items
+from pipeline.settings import Gate
+
+GATE = Gate()
+GOOD = Judged(held_out=40, false_reject_rate=0.0, synthetic_auroc=0.95, labelled_auroc=0.9)
+
+
+def judged(**changes: object) -> Judged:
+    return Judged(**{**vars(GOOD), **changes})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("challenger", "champion", "reasons"),
+    [
+        # A first version
+        (GOOD, None, []),
+        (judged(labelled_auroc=None), None, []),
+        (judged(synthetic_auroc=0.7), None, []),
+        (judged(synthetic_auroc=0.69), None, ["synthetic defects apart with AUROC 0.690 (limit 0.700)"]),
+        (judged(false_reject_rate=0.05), None, []),
+        (judged(false_reject_rate=0.075), None, ["rejects 7.5% of 40 held-out good images (limit 5.0%), 95% interval"]),
+        (judged(held_out=8, false_reject_rate=1 / 8), None, []),
+        (judged(held_out=8, false_reject_rate=2 / 8), None, ["rejects 25.0% of 8"]),
+        (judged(labelled_auroc=0.1), None, []),
+        (judged(held_out=0, false_reject_rate=0.0, synthetic_auroc=float("nan")), None, ["no held-out good image"]),
+        # Against a champion
+        (GOOD, GOOD, []),
+        (judged(synthetic_auroc=0.93), GOOD, []),
+        (judged(synthetic_auroc=0.92), GOOD, ["limit 0.930"]),
+        (judged(synthetic_auroc=0.5), judged(synthetic_auroc=0.5), []),
+        (judged(labelled_auroc=0.88), GOOD, []),
+        (
+            judged(labelled_auroc=0.87),
+            GOOD,
+            ["AUROC on labelled images is 0.870 (the champion's is 0.900, limit 0.880)"],
+        ),
+        (judged(labelled_auroc=None), GOOD, []),
+        # In int8
+        (judged(float32=GOOD, score_shift=0.05), None, []),
+        (judged(float32=judged(labelled_auroc=0.902), score_shift=0.01), GOOD, []),
+        (judged(float32=judged(labelled_auroc=None), score_shift=0.01), GOOD, []),
+        (
+            judged(float32=judged(synthetic_auroc=0.954, labelled_auroc=0.904), score_shift=0.06),
+            GOOD,
+            [
+                "by 6.0% in the median",
+                "synthetic defects from 0.9540 to 0.9500",
+                "labelled images from 0.9040 to 0.9000",
+            ],
+        ),
+        (judged(labelled_auroc=0.1), judged(labelled_auroc=None), []),
+        (judged(false_reject_rate=0.1), judged(false_reject_rate=0.09), []),
+        (judged(false_reject_rate=0.12), judged(false_reject_rate=0.09), ["limit 11.0%"]),
+        (
+            judged(false_reject_rate=0.5, synthetic_auroc=0.5, labelled_auroc=0.5),
+            GOOD,
+            ["held-out good images", "synthetic defects", "labelled images"],
+        ),
+    ],
+)
+def test_the_rules(challenger: Judged, champion: Judged | None, reasons: list[str]) -> None:
+    verdict = decide(challenger, champion, GATE)
+    assert len(verdict.reasons) == len(reasons)
+    for reason, part in zip(verdict.reasons, reasons, strict=True):
+        assert part in reason
+    assert verdict.accepted == (not reasons)
+    assert (verdict.challenger, verdict.champion) == (challenger, champion)
+
+
+def test_settings_move_the_limits() -> None:
+    strict = Gate(max_false_reject_rate=0.0, min_synthetic_auroc=0.99, auroc_margin=0.0)
+    assert not decide(judged(synthetic_auroc=0.98), None, strict).accepted
+    assert not decide(judged(labelled_auroc=0.899), GOOD, strict).accepted
+    one, two = (judged(false_reject_rate=count / 40, synthetic_auroc=1.0) for count in (1, 2))
+    assert decide(one, None, strict).accepted, "a single image is never a reason"
+    assert not decide(two, None, strict).accepted
+
+
+def test_a_verdict_is_one_line() -> None:
+    assert Verdict(True).line() == "accepted"
+    assert Verdict(False, ["too slow", "too old"]).line() == "refused: too slow; too old"
+
+
+def test_new_items_are_those_the_champion_was_not_fitted_on() -> None:
+    items = [Item(sha256=str(number) * 64, name=f"{number}.png") for number in range(4)]
+    before = Snapshot(product="bottle", good=tuple(items[:2]))
+    after = Snapshot(product="bottle", good=(*items[1:], items[0]))
+    assert new_items(after, before) == items[2:]

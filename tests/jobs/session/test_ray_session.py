@@ -1,0 +1,38 @@
+"""A private Ray ends with the job: the machine is left as it was."""
+
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from jobs.session import ray_session as module
+
+ALONE = """
+import psutil
+from jobs.session.ray_session import ray_session
+from pipeline.settings import Settings
+
+with ray_session(Settings.from_values({}, where="the test")):
+    during = psutil.Process().children(recursive=True)
+print(len(during), sum(process.is_running() for process in during))
+"""
+
+
+@pytest.mark.ray
+def test_no_process_of_a_private_ray_is_left_when_it_returns() -> None:
+    """In a process of its own: tests of this one may share a Ray that goes on."""
+    done = subprocess.run([sys.executable, "-c", ALONE], capture_output=True, text=True, timeout=240, check=True)
+    begun, left = (int(count) for count in done.stdout.split()[-2:])
+    assert begun > 3
+    assert left == 0
+
+
+def test_what_does_not_leave_by_itself_is_ended_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAVE_S", 0.2)
+    sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
+    with subprocess.Popen(sleep) as left, subprocess.Popen(sleep) as other:
+        module._see_off({psutil.Process(left.pid)})
+        assert not psutil.pid_exists(left.pid)
+        assert psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE
+        other.kill()

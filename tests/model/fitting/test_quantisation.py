@@ -1,0 +1,139 @@
+"""int8 versions: what quantisation changes, and that it travels with the version."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from model import BundleError, Engine, Fit, FitError, FitOptions, Frame, ModelBundle
+from model.bench.random_teacher import random_teacher
+from model.engine.openvino_backend import OpenVINOBackend, OpenVINOStudent
+from model.fitting.options import MOST_SCORE_SHIFT
+from model.fitting.quantisation import quantised
+from model.manifest import INT8_PREFIX
+
+pytest.importorskip("openvino", reason="the package openvino is not installed")
+pytest.importorskip("nncf", reason="the package nncf is not installed")
+
+
+@pytest.fixture(scope="module")
+def int8(bundle: ModelBundle, good_frames: list[Frame]) -> ModelBundle:
+    return quantised(bundle, good_frames[:16], good_frames[16:])
+
+
+@pytest.fixture(scope="module")
+def engine(bundle: ModelBundle, int8: ModelBundle) -> Engine:
+    return Engine({"fp32": bundle, "int8": int8, "again": int8}.__getitem__, backend="openvino", threads=1)
+
+
+def test_scores_stay_close_and_are_not_the_same(engine: Engine, good_frames: list[Frame]) -> None:
+    count = len(good_frames)
+    fp32, int8 = (np.array([one.score for one in engine.score(good_frames, [key] * count)]) for key in ("fp32", "int8"))
+    assert np.median(np.abs(fp32 / np.median(fp32) - int8 / np.median(int8))) < MOST_SCORE_SHIFT
+    assert np.abs(fp32 - int8).max() > 0
+
+
+def test_the_convolutions_of_the_student_are_int8_and_the_map_is_not(int8: ModelBundle) -> None:
+    student = int8.int8_graphs()["student"][0].decode()
+    names = [line.split('name="')[1].split('"')[0] for line in student.splitlines() if 'type="FakeQuantize"' in line]
+    assert len(names) > 20
+    assert all(any(part in name for part in ("fusion", "embedding", "decoder")) for name in names)
+
+
+def test_the_threshold_is_placed_by_the_scores_that_serve(
+    int8: ModelBundle, engine: Engine, good_frames: list[Frame]
+) -> None:
+    held_out = good_frames[16:]
+    highest = max(one.score for one in engine.score(held_out, ["int8"] * len(held_out)))
+    assert highest == pytest.approx(int8.manifest.calibration.heldout_maximum, rel=1e-4)
+
+
+def test_a_mixed_batch_of_both_precisions_scores_each_as_alone(engine: Engine, good_frames: list[Frame]) -> None:
+    keys = ["fp32", "int8", "again"] * 3
+    together = engine.score(good_frames[:9], keys)
+    for frame, key, expected in zip(good_frames, keys, together, strict=False):
+        (alone,) = engine.score([frame], [key])
+        assert alone.score == pytest.approx(expected.score, rel=1e-5)
+
+
+def test_a_lite_teacher_stays_in_float32_and_is_shared_with_all(bundle: ModelBundle, int8: ModelBundle) -> None:
+    assert set(int8.int8_graphs()) == {"student"}
+    assert int8.manifest.teacher_key == bundle.manifest.teacher_key
+
+
+@pytest.fixture(scope="module")
+def resnet(good_frames: list[Frame], tmp_path_factory: pytest.TempPathFactory) -> Iterator[ModelBundle]:
+    """An int8 version of a teacher that is quantised too; its weights are random."""
+    with random_teacher("resnet18", tmp_path_factory.mktemp("weights")):
+        options = FitOptions(backbone="resnet18", size=64, steps=2, batch=4, corruptions=0, precision="int8")
+        yield Fit("cap", good_frames[:16], good_frames[16:], options).run()
+
+
+def test_versions_with_equal_int8_teachers_share_one_and_let_it_go_with_the_last(resnet: ModelBundle) -> None:
+    assert resnet.int8_graphs()["teacher"][0].decode().count('type="FakeQuantize"') > 20
+    backend = OpenVINOBackend(threads=1)
+    one, other = backend.load(resnet), backend.load(resnet)
+    assert isinstance(one, OpenVINOStudent)
+    assert isinstance(other, OpenVINOStudent)
+    assert one.teacher is other.teacher
+    assert len(backend._int8_teachers) == 1
+    del one, other
+    assert len(backend._int8_teachers) == 0
+
+
+def test_a_stored_version_comes_back(int8: ModelBundle, good_frames: list[Frame]) -> None:
+    opened = ModelBundle.open(int8.manifest_json(), int8.weights)
+    assert json.loads(int8.manifest_json())["quantisation"]["images"] == 16
+    engine = Engine({"a": int8, "b": opened}.__getitem__, backend="openvino")
+    one, other = engine.score(good_frames[:2] * 2, ["a", "a", "b", "b"])[::2]
+    assert one.score == other.score
+
+
+def test_the_float32_student_is_still_in_it(bundle: ModelBundle, int8: ModelBundle) -> None:
+    before, after = bundle.student().state_dict(), int8.student().state_dict()
+    assert set(before) == set(after)
+    assert not any(name.startswith(INT8_PREFIX) for name in after)
+
+
+def test_torch_refuses_an_int8_version_and_says_what_to_do(int8: ModelBundle, good_frames: list[Frame]) -> None:
+    engine = Engine(lambda _: int8, backend="torch", device="cpu")
+    with pytest.raises(BundleError, match=r"computes in int8.*backend openvino.*precision fp32"):
+        engine.score(good_frames[:1], ["a"])
+
+
+def test_graphs_that_are_not_there_or_not_those_are_refused(bundle: ModelBundle, int8: ModelBundle) -> None:
+    bare = replace(bundle, manifest=bundle.manifest.model_copy(update={"quantisation": int8.manifest.quantisation}))
+    with pytest.raises(BundleError, match="hold no int8 graphs"):
+        OpenVINOBackend().load(bare)
+
+
+def test_an_int8_teacher_that_is_not_the_manifests_is_refused(resnet: ModelBundle) -> None:
+    assert resnet.manifest.quantisation is not None
+    other = resnet.manifest.quantisation.model_copy(update={"teacher_sha256": "0" * 64})
+    with pytest.raises(BundleError, match="int8 teacher"):
+        OpenVINOBackend().load(replace(resnet, manifest=resnet.manifest.model_copy(update={"quantisation": other})))
+
+
+def test_a_quantised_version_is_not_quantised_again(int8: ModelBundle, good_frames: list[Frame]) -> None:
+    with pytest.raises(FitError, match="int8 already"):
+        quantised(int8, good_frames[:16], good_frames[16:])
+
+
+def test_without_nncf_a_fit_in_int8_is_refused_before_it_begins(
+    good_frames: list[Frame], small_options: Callable[..., FitOptions], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None if name == "nncf" else object())
+    with pytest.raises(FitError, match=r"nncf: pip install 'linewatch\[int8\]'"):
+        Fit("cap", good_frames[:16], good_frames[16:], small_options(precision="int8"))
+
+
+def test_a_fit_can_end_in_int8(good_frames: list[Frame]) -> None:
+    options = FitOptions(size=64, steps=2, batch=4, corruptions=0, precision="int8")
+    phases: list[str] = []
+    bundle = Fit("cap", good_frames[:16], good_frames[16:], options).run(lambda report: phases.append(report.phase))
+    assert bundle.manifest.quantisation is not None
+    assert phases[-1] == "quantisation"
