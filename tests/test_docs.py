@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,35 @@ def test_the_examples_of_messages_are_valid() -> None:
     assert event.event_id == event.mask.event_id == event_id(event.image_id, event.model_version)
     assert event.normalised_score == pytest.approx(event.score / event.threshold)
     assert f"`{CLAIM_CONTENT_TYPE}`" in TOPICS.read_text()
+
+
+def test_every_file_that_is_named_as_a_place_exists() -> None:
+    named = re.findall(
+        r"`((?:model|pipeline|jobs|infra|tests)/[\w/]+\.py)`", (ROOT / "docs/architecture.md").read_text()
+    )
+    assert named
+    assert not [name for name in named if not (ROOT / name).is_file()]
+
+
+@pytest.mark.parametrize("house", ["model", "pipeline", "jobs"])
+def test_the_picture_of_the_rooms_has_the_floors_that_are_checked(house: str) -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (layers,) = [one["layers"] for one in contracts if one.get("containers") == [house]]
+    drawn = re.findall(
+        rf'<rect class="{house}" x="[\d.]+" y="(\d+)".*?/>\s*<text class="r".*?>(\w+)</text>',
+        (ROOT / "docs/rooms.svg").read_text(),
+    )
+    floors: dict[int, set[str]] = {}
+    for height, room in drawn:
+        floors.setdefault(int(height), set()).add(room)
+    assert [floors[height] for height in sorted(floors)] == [set(layer.split(" | ")) for layer in layers]
+
+
+def test_every_room_says_what_it_decides() -> None:
+    rooms = [path for house in ("model", "pipeline", "jobs") for path in (ROOT / house).glob("*/__init__.py")]
+    silent = [path.parent.name for path in rooms if not path.read_text().startswith('"""')]
+    assert len(rooms) > 20
+    assert not silent
 
 
 @pytest.mark.parametrize("page", _pages(), ids=lambda page: str(page.relative_to(ROOT)))
