@@ -6,18 +6,22 @@ Imports torch, numpy, pillow, pydantic and safetensors, and nothing of the rest 
 from model.engine.engine import Engine
 from model.errors import (
     BundleError,
+    DepthMismatch,
     EmptyImage,
     FitError,
     ImageRejected,
     ImageTooLarge,
     ModelError,
+    SeveralPictures,
     UnreadableImage,
+    UnsupportedEncoding,
     UnsupportedFormat,
     WeightsError,
 )
 from model.fitting.options import FitOptions
 from model.fitting.training import Fit, StepReport
 from model.images.frames import Frame, ImageLimits, read_frame
+from model.images.reading import Reading
 from model.manifest import Calibration, Manifest, ModelBundle
 from model.measures.metrics import average_precision, f1_max, image_auroc, pixel_auroc
 from model.measures.region_metrics import aupimo, aupro
@@ -31,6 +35,7 @@ from model.verdict.scored import Scored, Verdict
 __all__ = [
     "BundleError",
     "Calibration",
+    "DepthMismatch",
     "EmptyImage",
     "Engine",
     "Findings",
@@ -44,10 +49,13 @@ __all__ = [
     "Manifest",
     "ModelBundle",
     "ModelError",
+    "Reading",
     "Region",
     "Scored",
+    "SeveralPictures",
     "StepReport",
     "UnreadableImage",
+    "UnsupportedEncoding",
     "UnsupportedFormat",
     "Verdict",
     "WeightsError",

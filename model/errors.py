@@ -4,6 +4,9 @@
     ├── ImageRejected              one image cannot be scored; others are unaffected
     │   ├── EmptyImage             no bytes at all
     │   ├── UnsupportedFormat      not JPEG, PNG, BMP, TIFF or WebP
+    │   ├── UnsupportedEncoding    one of these, and within it an encoding that can't be read, or not be judged rightly
+    │   ├── DepthMismatch          bits of a sample, or values, that are not the product's, or that nobody has stated
+    │   ├── SeveralPictures        pages, frames or views, of which nobody has said which one is meant
     │   ├── ImageTooLarge          more bytes or more pixels than the limits
     │   └── UnreadableImage        the right format, but truncated or corrupt
     ├── WeightsError               a teacher's weights: missing, wrong hash, wrong architecture
@@ -28,6 +31,18 @@ class EmptyImage(ImageRejected):
 
 class UnsupportedFormat(ImageRejected):
     """The content is not one of the accepted image formats."""
+
+
+class UnsupportedEncoding(ImageRejected):
+    """The format is accepted; what is inside can't be read, or has lost the gray values that a verdict needs."""
+
+
+class DepthMismatch(ImageRejected):
+    """How bright the samples are meant is not known, or is not what the product's images are."""
+
+
+class SeveralPictures(ImageRejected):
+    """The file holds more than one picture, or not the one that the product asks for."""
 
 
 class ImageTooLarge(ImageRejected):

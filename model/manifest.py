@@ -19,7 +19,8 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
-from model.images.frames import Frame, ImageLimits, read_frame
+from model.images.frames import Frame, ImageLimits, Resize, read_frame
+from model.images.reading import AS_THE_FILE_SAYS, Reading
 from model.measures.proportions import percent, percent_interval
 from model.measures.splits import HELD_OUT_FRACTION
 from model.network.student import Method, Student
@@ -41,20 +42,31 @@ class Backbone(_Record):
 
 
 class Preprocessing(_Record):
-    """size: side in pixels; mean, std: of RGB in 0..1; resize: the filter's name; tiles: cut, not resized."""
+    """size: side in pixels; mean, std: of RGB in 0..1; resize: how an image is brought to its size; tiles: cut, not
+    resized; reading: what the product's images mean where files don't say.
+    """
 
     size: int = Field(gt=0)
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
-    resize: Literal["jpeg-scaled-pillow-bilinear"]
+    resize: Resize
     tiles: bool = False
+    reading: Reading = AS_THE_FILE_SAYS
 
     def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
         """Bytes to the frame that the model takes. Raises ImageRejected."""
-        return read_frame(data, self.size, limits or ImageLimits(), tiled=self.tiles)
+        return read_frame(
+            data, self.size, limits or ImageLimits(), tiled=self.tiles, reading=self.reading, resize=self.resize
+        )
+
+    @property
+    def input(self) -> NetworkInput:
+        """What the teacher sees of it."""
+        return (self.size, self.mean, self.std)
 
 
-TeacherKey = tuple[str, Preprocessing, str | None]
+NetworkInput = tuple[int, tuple[float, float, float], tuple[float, float, float]]
+TeacherKey = tuple[str, NetworkInput, str | None]
 
 
 class Calibration(_Record):
@@ -161,7 +173,8 @@ class Manifest(_Record):
     @property
     def teacher_key(self) -> TeacherKey:
         """Images of two models with equal keys can share a pass of the teacher."""
-        return (self.backbone.name, self.preprocessing, self.quantisation.teacher_sha256 if self.quantisation else None)
+        quantised = self.quantisation.teacher_sha256 if self.quantisation else None
+        return (self.backbone.name, self.preprocessing.input, quantised)
 
 
 @dataclass(frozen=True)

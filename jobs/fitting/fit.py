@@ -203,7 +203,7 @@ def load_frames(
 
     def frame(index: int) -> Frame:
         data = datasets.image(snapshot.product, snapshot.good[index])
-        return read_frame(data, options.size, limits, tiled=options.tiles)
+        return read_frame(data, options.size, limits, tiled=options.tiles, reading=options.reading)
 
     return (
         [frame(index) for index in train_at],

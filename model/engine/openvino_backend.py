@@ -27,7 +27,7 @@ from model.engine.openvino_graphs import deserialised, runtime, student_graph, t
 from model.engine.serving_form import serving_form
 from model.errors import BundleError
 from model.images.frames import Frame
-from model.manifest import Manifest, ModelBundle, Preprocessing, state_bytes
+from model.manifest import Manifest, ModelBundle, NetworkInput, state_bytes
 from model.teachers import load_teacher
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class OpenVINOBackend:
         self._core = runtime().Core()
         self._workers = ThreadPoolExecutor(self._threads, thread_name_prefix="openvino")
         self._weights: dict[str, str] = {}
-        self._teachers: dict[tuple[str, Preprocessing, int], Graph] = {}
+        self._teachers: dict[tuple[str, NetworkInput, int], Graph] = {}
         # Each lives as long as a student that came with it.
         self._int8_teachers: WeakValueDictionary[str, Int8Teacher] = WeakValueDictionary()
 
@@ -124,7 +124,7 @@ class OpenVINOBackend:
     def _teacher(self, manifest: Manifest, streams: int) -> Graph:
         if manifest.quantisation and manifest.quantisation.teacher_sha256:
             return self._int8_teachers[manifest.quantisation.teacher_sha256].graph(self._core, self._threads, streams)
-        key = (manifest.backbone.name, manifest.preprocessing, streams)
+        key = (manifest.backbone.name, manifest.preprocessing.input, streams)
         if key not in self._teachers:
             model = teacher_graph(key[0], self._weights[key[0]], manifest.preprocessing)
             self._teachers[key] = Graph(self._core, model, self._threads, streams)

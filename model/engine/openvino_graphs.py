@@ -54,7 +54,7 @@ def teacher_graph(backbone: str, weights_sha256: str, preprocessing: Preprocessi
         pixels_1SS3 = torch.zeros((1, preprocessing.size, preprocessing.size, 3), dtype=torch.uint8)
         return converted(_FromPixels(load_teacher(backbone), preprocessing), (pixels_1SS3,))
 
-    return _once(("teacher", backbone, weights_sha256, preprocessing), convert)
+    return _once(("teacher", backbone, weights_sha256, preprocessing.input), convert)
 
 
 def student_graph(student: Student, backbone: str) -> openvino.Model:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
+from model.images.reading import Reading
 from model.network.student import Method
 from model.teachers.teacher import Recipe
 
@@ -14,10 +15,8 @@ MOST_SCORE_SHIFT = 0.05
 """A quantised version whose held-out scores moved further (model.manifest.Quantisation) is not to serve."""
 
 
-class FitOptions(BaseModel):
+class FitOptions(Reading):
     """Defaults are one recipe for all products; see docs/method.md for what was measured with it."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
 
     backbone: str = Field("efficientnet_lite0", description="The teacher; one of model.teachers.TEACHERS.")
     method: Method = Field(
@@ -44,6 +43,11 @@ class FitOptions(BaseModel):
     cache_limit_bytes: int = Field(
         1 << 30, ge=0, description="Teacher features beyond this go to a memory-mapped temporary file."
     )
+
+    @property
+    def reading(self) -> Reading:
+        """What of it says how images are meant; a version keeps it."""
+        return Reading(**self.model_dump(include=set(Reading.model_fields)))
 
 
 DEFAULT_LEARNING_RATES: dict[Recipe, float] = {"standardised": 0.002, "cosine": 0.005}

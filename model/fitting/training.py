@@ -239,7 +239,12 @@ class Fit:
             method=options.method,
             backbone=Backbone(name=spec.name, weights_sha256=self._teacher.weights_sha256),
             preprocessing=Preprocessing(
-                size=options.size, mean=spec.mean, std=spec.std, resize=RESIZE, tiles=options.tiles
+                size=options.size,
+                mean=spec.mean,
+                std=spec.std,
+                resize=RESIZE,
+                tiles=options.tiles,
+                reading=options.reading,
             ),
             calibration=calibration,
             training=Training(

@@ -1,6 +1,7 @@
 """REST answers with what the stream would say of the same image, and refuses in words."""
 
 import asyncio
+import base64
 import io
 from collections.abc import AsyncIterator
 from typing import Any
@@ -120,6 +121,16 @@ def test_the_heat_map_is_given_where_asked_for(client: Client) -> None:
 )
 def test_what_is_no_image_is_422_with_the_class_of_its_dead_letter(client: Client, data: bytes, error: str) -> None:
     assert refusal(client.post(URL, content=data), 422) == error
+
+
+def test_an_image_wrapped_in_text_is_told_what_to_send(client: Client) -> None:
+    form = client.post(URL, files={"image": ("part.png", texture(1), "image/png")})
+    text = client.post(URL, content=base64.b64encode(texture(1)))
+    url = client.post(URL, content=b"data:image/png;base64," + base64.b64encode(texture(1)))
+    for answer, words in ((form, "a multipart form"), (text, "base64 text"), (url, "a data: URL")):
+        assert refusal(answer, 422) == "UnsupportedFormat"
+        assert words in answer.json()["message"]
+        assert "send the" in answer.json()["message"]
 
 
 def test_an_unknown_product_is_404_and_an_impossible_one_400(client: Client) -> None:
