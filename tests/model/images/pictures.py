@@ -21,7 +21,7 @@ def twill(seed: int, side: int = 256) -> np.ndarray:
     gray = 0.5 + 0.12 * np.sin((x + y + shift_x) * np.pi / 6) + 0.08 * np.sin((x - y + shift_y) * np.pi / 10)
     radius = np.hypot(x - side / 2 - shift_x, y - side / 2 - shift_y)
     gray = np.where(np.abs(radius - 0.3 * side) < 0.03 * side, 0.4 * gray, gray)
-    gray = gray * rng.uniform(0.96, 1.04) + rng.normal(0, 0.015, gray.shape)
+    gray = gray * rng.uniform(0.96, 1.04) + rng.normal(0, 0.01, gray.shape)
     return np.clip(gray, 0, 1)
 
 

@@ -33,14 +33,15 @@ def fitted(size: int, side: int, steps: int, images: int = 80) -> Callable[[byte
 
 @pytest.fixture(scope="module")
 def score() -> Callable[[bytes], Scored]:
-    return fitted(128, side=128, steps=100)
+    return fitted(128, side=512, steps=150)
 
 
 def test_every_encoding_of_a_part_has_its_score(score: Callable[[bytes], Scored]) -> None:
-    gray = twill(900, 128)
+    gray = twill(902, 512)
     u8, u12, u16 = (levels(gray, bits) for bits in (8, 12, 16))
     image = Image.fromarray(three(u8))
     reference = score(pillow(image))
+    assert is_clear(reference)
     exact = [
         pillow(Image.fromarray(u8)), pillow(image, "BMP"), pillow(image, "WEBP", lossless=True), png(u16), tiff(u16),
         tiff(65535 - u16, photometric="miniswhite"), png(three(u16)), packed_12_bits(u12), png(u12, (12,)),
@@ -56,17 +57,31 @@ def test_every_encoding_of_a_part_has_its_score(score: Callable[[bytes], Scored]
         assert {one.verdict for one in scores} == {reference.verdict}
 
 
-@pytest.mark.parametrize(("size", "side", "steps"), [(128, 512, 150), (256, 1024, 120)])
-def test_fine_texture_scores_alike_as_png_and_as_jpeg(size: int, side: int, steps: int) -> None:
+def test_fine_texture_scores_alike_as_png_and_as_jpeg(score: Callable[[bytes], Scored]) -> None:
+    check_fine_texture(score, 512)
+
+
+def test_fine_texture_scores_alike_at_the_size_that_is_shipped() -> None:
+    check_fine_texture(fitted(256, side=1024, steps=100), 1024)
+
+
+def check_fine_texture(score: Callable[[bytes], Scored], side: int) -> None:
     """The decoder of a JPEG must not leave out what resizing needs."""
-    score = fitted(size, side, steps)
+    clear = 0
     for seed in range(800, 820):
         image = Image.fromarray(three(levels(twill(seed, side), 8)))
         reference = score(pillow(image, compress_level=1))
+        clear += is_clear(reference)
         for quality in (92, 98):
             lossy = score(pillow(image, "JPEG", quality=quality))
             assert abs(lossy.normalised_score - reference.normalised_score) <= LOSSY
-            assert lossy.verdict == reference.verdict
+            assert lossy.verdict == reference.verdict or not is_clear(reference)
+    assert clear >= 15
+
+
+def is_clear(scored: Scored) -> bool:
+    """Whether no score as near as LOSSY has another verdict: a limit may lie between any two scores."""
+    return all(abs(scored.normalised_score - limit) > LOSSY for limit in (scored.review_low, scored.review_high))
 
 
 def test_a_version_from_before_the_bound_reads_as_it_was_calibrated() -> None:
@@ -82,4 +97,4 @@ def test_a_version_from_before_the_bound_reads_as_it_was_calibrated() -> None:
 
 def test_a_refusal_is_not_a_score(score: Callable[[bytes], Scored]) -> None:
     with pytest.raises(ImageRejected):
-        score(tiff(levels(twill(900, 128), 12)))
+        score(tiff(levels(twill(900, 512), 12)))
