@@ -13,6 +13,7 @@ from model.errors import (
     ImageTooLarge,
     ModelError,
     SeveralPictures,
+    SizeDiffers,
     UnreadableImage,
     UnsupportedEncoding,
     UnsupportedFormat,
@@ -21,6 +22,7 @@ from model.errors import (
 from model.fitting.options import FitOptions
 from model.fitting.training import Fit, StepReport
 from model.images.frames import Frame, ImageLimits, read_frame
+from model.images.ignored import IgnoredArea, drawn_area, masked_area
 from model.images.reading import Reading
 from model.manifest import Calibration, Manifest, ModelBundle
 from model.measures.metrics import average_precision, f1_max, image_auroc, pixel_auroc
@@ -43,6 +45,7 @@ __all__ = [
     "FitError",
     "FitOptions",
     "Frame",
+    "IgnoredArea",
     "ImageLimits",
     "ImageRejected",
     "ImageTooLarge",
@@ -53,6 +56,7 @@ __all__ = [
     "Region",
     "Scored",
     "SeveralPictures",
+    "SizeDiffers",
     "StepReport",
     "UnreadableImage",
     "UnsupportedEncoding",
@@ -65,11 +69,13 @@ __all__ = [
     "calibrate",
     "cut",
     "decode_heat_png",
+    "drawn_area",
     "encode_heat_png",
     "encode_mask_png",
     "f1_max",
     "image_auroc",
     "is_held_out",
+    "masked_area",
     "pixel_auroc",
     "read_frame",
     "split",

@@ -8,7 +8,8 @@
     │   ├── DepthMismatch          bits of a sample, or values, that are not the product's, or that nobody has stated
     │   ├── SeveralPictures        pages, frames or views, of which nobody has said which one is meant
     │   ├── ImageTooLarge          more bytes or more pixels than the limits
-    │   └── UnreadableImage        the right format, but truncated or corrupt
+    │   ├── UnreadableImage        the right format, but truncated or corrupt
+    │   └── SizeDiffers            another size than the one that the product's ignored area was drawn for
     ├── WeightsError               a teacher's weights: missing, wrong hash, wrong architecture
     ├── BundleError                a product's model: digest mismatch, bad manifest, wrong tensors
     └── FitError                   a model cannot be fitted: too few images, a foreign checkpoint
@@ -51,6 +52,10 @@ class ImageTooLarge(ImageRejected):
 
 class UnreadableImage(ImageRejected):
     """The content starts like an accepted format but cannot be decoded to its end."""
+
+
+class SizeDiffers(ImageRejected):
+    """The image has another size than the one that its product's ignored area was drawn for."""
 
 
 class WeightsError(ModelError):

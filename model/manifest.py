@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
 from model.images.frames import Frame, ImageLimits, Resize, read_frame
+from model.images.ignored import Cover, IgnoredArea
 from model.images.reading import AS_THE_FILE_SAYS, Reading
 from model.measures.proportions import percent, percent_interval
 from model.measures.splits import HELD_OUT_FRACTION
@@ -150,7 +151,10 @@ class Quantisation(_Record):
 
 
 class Manifest(_Record):
-    """Everything about a model but its tensors. version is empty until the bundle is stamped."""
+    """Everything about a model but its tensors. version is empty until the bundle is stamped.
+
+    ignore: what of its images doesn't count; None, or not stated, where all does.
+    """
 
     schema_version: Literal[1] = 1
     product: str = Field(min_length=1)
@@ -162,6 +166,7 @@ class Manifest(_Record):
     method: Method
     backbone: Backbone
     preprocessing: Preprocessing
+    ignore: IgnoredArea | None = None
     calibration: Calibration
     quantisation: Quantisation | None = None
     training: Training
@@ -169,6 +174,17 @@ class Manifest(_Record):
     heldout_sha256: list[str] = []
     weights_sha256: str
     weights_bytes: int = Field(ge=0)
+
+    def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
+        """Bytes to the frame that the model takes. Raises ImageRejected."""
+        frame = self.preprocessing.read(data, limits)
+        if self.ignore:
+            self.ignore.check(frame.width, frame.height)
+        return frame
+
+    def cover(self) -> Cover | None:
+        """The ignored area as it lies on the model's frames and maps; computed anew at each call."""
+        return self.ignore.cover(self.preprocessing.size, self.preprocessing.tiles) if self.ignore else None
 
     @property
     def teacher_key(self) -> TeacherKey:

@@ -19,6 +19,11 @@ if TYPE_CHECKING:
     "--precision", type=click.Choice(["fp32", "int8"]), help="int8 scores faster on a CPU.  [default: fit.precision]"
 )
 @click.option("--tiles/--no-tiles", default=None, help="Score tiles at full resolution: small defects on large images.")
+@click.option(
+    "--ignore",
+    metavar="MASK",
+    help="Image of the images' size, not 0 where they don't count: a background.  [default: fit.ignore]",
+)
 @click.option("--no-promote", is_flag=True, help="Publish the version, and let the champion be.")
 @click.option("--force", is_flag=True, help="Promote without asking the gate.")
 @click.option("--run", metavar="NAME", help="Name of the run; the same name again resumes an interrupted one.")
@@ -30,6 +35,7 @@ def fit(
     seed: int | None,
     precision: str | None,
     tiles: bool | None,
+    ignore: str | None,
     no_promote: bool,
     force: bool,
     run: str | None,
@@ -43,14 +49,15 @@ def fit(
     Example:  linewatch fit bottle cap
     """
     from jobs.fitting.datasets import Datasets
-    from jobs.fitting.fit import Task, fit_products
+    from jobs.fitting.fit import Task, fit_products, with_area
     from jobs.fitting.release import Releases
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
     from jobs.session.ray_session import ray_session
+    from model import IgnoredArea
 
     settings = load_settings(config)
-    given = {"steps": steps, "seed": seed, "precision": precision, "tiles": tiles}
+    given = {"steps": steps, "seed": seed, "precision": precision, "tiles": tiles, "ignore": ignore}
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = settings.with_fit(chosen)
     store = open_store(settings)
@@ -58,7 +65,10 @@ def fit(
     tasks = []
     for product in dict.fromkeys(products):
         alias = releases.registry.champion_or_none(product)
-        tasks.append(Task(product, datasets.latest(product).digest, alias.champion.version if alias else None))
+        task = Task(product, datasets.latest(product).digest, alias.champion.version if alias else None)
+        tasks.append(with_area(settings, store, task))
+        if tasks[-1].ignore:
+            screen.say(f"{product}: {IgnoredArea.model_validate(tasks[-1].ignore).describe()}")
     with screen.step("Starting Ray"):
         session = ray_session(settings)
         session.__enter__()
@@ -139,7 +149,10 @@ def _stated(calibration: "Calibration") -> str:
 @click.argument("version", required=False)
 @click.pass_obj
 def show_version(config: Path | None, product: str, version: str | None) -> None:
-    """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON; its calibration in words on stderr."""
+    """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON.
+
+    Its calibration, and how much of an image it ignores, follow in words on stderr.
+    """
     from jobs.session.connect import load_settings, open_store
     from pipeline.storage.registry import Registry
 
@@ -148,6 +161,8 @@ def show_version(config: Path | None, product: str, version: str | None) -> None
     manifest = registry.manifest(product, version)
     click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
     click.echo(manifest.calibration.describe(), err=True)
+    if manifest.ignore:
+        click.echo(manifest.ignore.describe(), err=True)
 
 
 @models.command()

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from jobs.fitting.datasets import GOOD, DatasetError, Datasets, Item
-from jobs.fitting.truth import read_mask
-from model import Calibration, ImageLimits, average_precision, image_auroc, pixel_auroc
-from model.maps.resampling import upsample
+from jobs.fitting.truth import out_of_sight, read_mask
+from model import Calibration, Frame, ImageLimits, Manifest, SizeDiffers, average_precision, image_auroc, pixel_auroc
 from model.measures.proportions import share_interval
+from model.verdict.scored import anomaly_pixels
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
 from pipeline.storage.store import ObjectStore
@@ -25,6 +25,9 @@ class Evaluation:
     false_reject_rate: of good images, NotOK. good_over_threshold: of good images, at the threshold or above it, those
     in the review band included; this is what target and stated_interval speak of, which come from the fit's held-out
     good images. escape_rate: of defective images, OK. calibration: the fit's own statement, in words.
+
+    left_out: labelled images that are in no figure, for the version's ignored area: their defect lies wholly in it, or
+    they have another size than it is for. Pixels in it are in no pixel figure.
     """
 
     product: str
@@ -43,6 +46,7 @@ class Evaluation:
     escape_rate: float | None
     escape_interval: tuple[float, float] | None
     review_rate: float
+    left_out: int
     calibration: str
 
 
@@ -69,23 +73,44 @@ def evaluate(
     key = f"{product}/{version}"
     manifest = engine.manifest(key)
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    judged: list[Item] = []
     scores: list[float] = []
     verdicts: list[str] = []
     maps: list[np.ndarray] = []
     masks: list[np.ndarray] = []
     for begin in range(0, len(labelled), CHUNK):
-        chunk = labelled[begin : begin + CHUNK]
-        frames = [manifest.preprocessing.read(datasets.image(product, item), limits) for item in chunk]
-        for item, one in zip(chunk, engine.score(frames, [key] * len(frames)), strict=True):
+        read = [_read(datasets, product, item, manifest, limits) for item in labelled[begin : begin + CHUNK]]
+        chunk = [one for one in read if one]
+        judged += [item for item, _, _ in chunk]
+        frames = [frame for _, frame, _ in chunk]
+        for (_, _, mask), one in zip(chunk, engine.score(frames, [key] * len(frames)), strict=True):
             scores.append(one.normalised_score)
             verdicts.append(one.verdict)
-            mask = _mask(datasets, product, item, one.height, one.width)
             if mask is not None:
-                maps.append(upsample(one.anomaly_map, one.height, one.width))
-                masks.append(mask)
+                counted = ~one.ignored if one.ignored is not None else np.ones(mask.shape, bool)
+                maps.append(anomaly_pixels(one)[counted])
+                masks.append(mask[counted])
         if on_image:
             on_image(min(begin + CHUNK, len(labelled)), len(labelled))
-    return _evaluation(product, version, manifest.calibration, labelled, scores, verdicts, maps, masks)
+    if not judged:
+        raise DatasetError(
+            f"none of the {len(labelled)} labelled images of {product} says anything of {version}: their defects lie "
+            "in its ignored area, or they have another size than it is for"
+        )
+    left_out = len(labelled) - len(judged)
+    return _evaluation(product, version, manifest.calibration, judged, left_out, scores, verdicts, maps, masks)
+
+
+def _read(
+    datasets: Datasets, product: str, item: Item, manifest: Manifest, limits: ImageLimits
+) -> tuple[Item, Frame, np.ndarray | None] | None:
+    """A labelled image with its ground truth; None where the version's ignored area leaves nothing to judge by it."""
+    try:
+        frame = manifest.read(datasets.image(product, item), limits)
+    except SizeDiffers:
+        return None
+    mask = _mask(datasets, product, item, frame.height, frame.width)
+    return None if out_of_sight(mask, manifest.ignore) else (item, frame, mask)
 
 
 def _mask(datasets: Datasets, product: str, item: Item, height: int, width: int) -> np.ndarray | None:
@@ -103,13 +128,14 @@ def _evaluation(
     product: str,
     version: str,
     calibration: Calibration,
-    labelled: tuple[Item, ...],
+    judged: list[Item],
+    left_out: int,
     scores: list[float],
     verdicts: list[str],
     maps: list[np.ndarray],
     masks: list[np.ndarray],
 ) -> Evaluation:
-    defective = [item.kind != GOOD for item in labelled]
+    defective = [item.kind != GOOD for item in judged]
     of_good = [v for v, bad in zip(verdicts, defective, strict=True) if not bad]
     of_bad = [v for v, bad in zip(verdicts, defective, strict=True) if bad]
     over = sum(score >= 1 for score, bad in zip(scores, defective, strict=True) if not bad)
@@ -132,5 +158,6 @@ def _evaluation(
         escape_rate=of_bad.count("OK") / len(of_bad) if of_bad else None,
         escape_interval=share_interval(of_bad.count("OK"), len(of_bad)),
         review_rate=verdicts.count("NotDecidable") / len(verdicts),
+        left_out=left_out,
         calibration=calibration.describe(),
     )

@@ -6,7 +6,7 @@ import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -14,10 +14,11 @@ from typing import Any
 
 import torch
 
-from jobs.fitting.datasets import Datasets, Item, Snapshot
+from jobs.fitting.area import ignored_area
+from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.session.progress import Beat
 from jobs.session.ray_session import ray_session
-from model import Fit, FitOptions, Frame, ImageLimits, ModelBundle, StepReport, read_frame, split
+from model import Fit, FitOptions, Frame, IgnoredArea, ImageLimits, ModelBundle, StepReport, read_frame, split
 from pipeline.errors import LinewatchError
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry, new_version
@@ -34,11 +35,15 @@ class FitJobError(LinewatchError):
 
 @dataclass(frozen=True)
 class Task:
-    """One product to fit: plain values, for they travel to the worker."""
+    """One product to fit: plain values, for they travel to the worker.
+
+    ignore: the fields of an IgnoredArea, which ``fit_products`` fills in from the settings.
+    """
 
     product: str
     digest: str
     parent: str | None
+    ignore: dict[str, Any] | None = None
 
 
 def fit_products(
@@ -54,7 +59,10 @@ def fit_products(
 
     Raises:
         FitJobError: the run failed for good; its message names the reason.
+        DatasetError: no such snapshot, or ``fit.ignore`` doesn't fit its images.
     """
+    store = S3Store(settings.s3)
+    tasks = [with_area(settings, store, task) for task in tasks]
     with ray_session(settings):
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -88,6 +96,20 @@ def fit_products(
             if watching:
                 watching.close()
         return dict(json.loads((result.metrics or {})["done"]))
+
+
+def with_area(settings: Settings, store: ObjectStore, task: Task) -> Task:
+    """The task with the area that its product's images are ignored in, where settings give one.
+
+    Raises:
+        DatasetError: see :func:`jobs.fitting.area.ignored_area`.
+    """
+    options = settings.fit_options(task.product)
+    if options.ignore is None or task.ignore is not None:
+        return task
+    datasets = Datasets(store)
+    area = ignored_area(options, datasets, datasets.snapshot(task.product, task.digest), _limits(settings))
+    return replace(task, ignore=area.model_dump(mode="json") if area else None)
 
 
 class Board:
@@ -166,8 +188,9 @@ def _fit_one(
     datasets = Datasets(store)
     snapshot = datasets.snapshot(task.product, task.digest)
     options = settings.fit_options(task.product)
-    train, held_out, items = load_frames(datasets, snapshot, options, settings)
-    fit = Fit(task.product, train, held_out, options, device=_device())
+    ignore = IgnoredArea.model_validate(task.ignore) if task.ignore else None
+    train, held_out, items = load_frames(datasets, snapshot, options, settings, ignore)
+    fit = Fit(task.product, train, held_out, options, device=_device(), ignore=ignore)
     if state:
         fit.restore(state)
 
@@ -195,21 +218,36 @@ def stamp(bundle: ModelBundle, task: Task, held_out: list[str]) -> ModelBundle:
 
 
 def load_frames(
-    datasets: Datasets, snapshot: Snapshot, options: FitOptions, settings: Settings
+    datasets: Datasets,
+    snapshot: Snapshot,
+    options: FitOptions,
+    settings: Settings,
+    ignore: IgnoredArea | None = None,
 ) -> tuple[list[Frame], list[Frame], list[Item]]:
     """Frames to fit on, frames held out, and the held-out items, by the hash of each image."""
-    limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    limits = _limits(settings)
     train_at, held_at = split([item.sha256 for item in snapshot.good], HELD_OUT_FRACTION)
 
     def frame(index: int) -> Frame:
-        data = datasets.image(snapshot.product, snapshot.good[index])
-        return read_frame(data, options.size, limits, tiled=options.tiles, reading=options.reading)
+        item = snapshot.good[index]
+        data = datasets.image(snapshot.product, item)
+        read = read_frame(data, options.size, limits, tiled=options.tiles, reading=options.reading)
+        if ignore and (read.width, read.height) != (ignore.width, ignore.height):
+            raise DatasetError(
+                f"{snapshot.product}: the good image {item.name} has {read.width} x {read.height} pixels, and "
+                f"fit.ignore is for {ignore.width} x {ignore.height}; fit on images of one size, or ignore nothing"
+            )
+        return read
 
     return (
         [frame(index) for index in train_at],
         [frame(index) for index in held_at],
         [snapshot.good[index] for index in held_at],
     )
+
+
+def _limits(settings: Settings) -> ImageLimits:
+    return ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
 
 
 def _report(done: dict[str, str], state: bytes | None, metrics: dict[str, Any]) -> None:

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
-from model import Engine, Frame, ImageLimits, ImageRejected, image_auroc, spoil
-from model.manifest import Preprocessing
+from jobs.fitting.truth import out_of_sight, read_mask
+from model import Engine, Frame, ImageLimits, ImageRejected, Manifest, image_auroc, spoil
 from model.measures.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
 
@@ -67,12 +67,14 @@ class Judge:
         self, engine: Engine, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]
     ) -> Judged:
         key = f"{product}/{version}"
-        preprocessing = engine.manifest(key).preprocessing
-        good = self._frames(product, held_out[:PROBE_IMAGES], preprocessing)
+        manifest = engine.manifest(key)
+        good = self._frames(product, held_out[:PROBE_IMAGES], manifest)
         scores = _scores(engine, good, key)
-        rng = np.random.default_rng(0)  # the same defects for every version
-        spoiled = _scores(engine, [spoil(frame, rng, preprocessing.size) for frame in good], key)
-        frames, kinds = self._labelled(product, labelled, preprocessing)
+        rng = np.random.default_rng(0)  # the same defects for every version that counts the same places
+        cover, size = manifest.cover(), manifest.preprocessing.size
+        hidden = cover.hidden if cover else None
+        spoiled = _scores(engine, [spoil(frame, rng, size, hidden) for frame in good], key)
+        frames, kinds = self._labelled(product, labelled, manifest)
         truth = _scores(engine, frames, key)
         both = any(kinds) and not all(kinds)
         return Judged(
@@ -83,10 +85,14 @@ class Judge:
         )
 
     def flagged(self, product: str, version: str, images: Sequence[bytes]) -> list[int]:
-        """Indexes of the images that ``version`` finds defective (NotOK)."""
+        """Indexes of the images that ``version`` finds defective (NotOK).
+
+        Raises:
+            model.ImageRejected: it can't take one of them.
+        """
         key = f"{product}/{version}"
-        preprocessing = self._engine.manifest(key).preprocessing
-        frames = [preprocessing.read(data, self._limits) for data in images]
+        manifest = self._engine.manifest(key)
+        frames = [manifest.read(data, self._limits) for data in images]
         scored = self._engine.score(frames, [key] * len(frames))
         return [index for index, one in enumerate(scored) if one.verdict == "NotOK"]
 
@@ -95,21 +101,27 @@ class Judge:
         limits = self._settings.limits
         return ImageLimits(max_bytes=limits.image_bytes, max_pixels=limits.image_pixels)
 
-    def _frames(self, product: str, items: Sequence[Item], preprocessing: Preprocessing) -> list[Frame]:
+    def _frames(self, product: str, items: Sequence[Item], manifest: Manifest) -> list[Frame]:
         frames = []
         for item in items:
             try:
-                frames.append(preprocessing.read(self._datasets.image(product, item), self._limits))
-            except ImageRejected:  # it was readable when it was ingested: limits have changed since
+                frames.append(manifest.read(self._datasets.image(product, item), self._limits))
+            except ImageRejected:  # it was readable when it was ingested: limits or the ignored area have changed since
                 continue
         return frames
 
-    def _labelled(
-        self, product: str, items: Sequence[Item], preprocessing: Preprocessing
-    ) -> tuple[list[Frame], list[bool]]:
-        """Frames of the labelled images that can be read, and which of them are defective."""
-        pairs = [(self._frames(product, [item], preprocessing), item.kind != GOOD) for item in items]
+    def _labelled(self, product: str, items: Sequence[Item], manifest: Manifest) -> tuple[list[Frame], list[bool]]:
+        """Frames of the labelled images that can be read, and which of them are defective.
+
+        Those whose defect lies wholly in the version's ignored area say nothing of it.
+        """
+        seen = [item for item in items if not self._out_of_sight(product, item, manifest)]
+        pairs = [(self._frames(product, [item], manifest), item.kind != GOOD) for item in seen]
         return [frame for frames, _ in pairs for frame in frames], [bad for frames, bad in pairs if frames]
+
+    def _out_of_sight(self, product: str, item: Item, manifest: Manifest) -> bool:
+        data = self._datasets.mask(product, item) if manifest.ignore else None
+        return data is not None and out_of_sight(read_mask(data), manifest.ignore)
 
 
 def _scores(engine: Engine, frames: Sequence[Frame], key: str) -> list[float]:

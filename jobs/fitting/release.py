@@ -4,6 +4,7 @@ import logging
 
 from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.fitting.gate import Judge, Verdict, decide, new_items
+from model import ImageRejected
 from pipeline.contracts.cloudevents import Envelope
 from pipeline.contracts.events import MODEL_RELEASED, Release
 from pipeline.errors import BrokerError
@@ -67,7 +68,10 @@ class Releases:
         if not fresh:
             return []
         images = [self.datasets.image(product, item) for item in fresh]
-        flagged = self.judge.flagged(product, alias.champion.version, images)
+        try:
+            flagged = self.judge.flagged(product, alias.champion.version, images)
+        except ImageRejected as error:
+            return [f"the champion can't judge the new images: {error}"]
         share = len(flagged) / len(fresh)
         if share <= self._settings.gate.max_flagged_share:
             return []

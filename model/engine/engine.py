@@ -22,6 +22,7 @@ import torch
 from model.engine.backend import Backend, LoadedStudent
 from model.engine.choice import BackendName, make_backend
 from model.images.frames import Frame
+from model.images.ignored import Cover
 from model.images.tiles import parts, whole
 from model.manifest import Manifest, ModelBundle, Preprocessing, TeacherKey
 from model.verdict.scored import Scored, scored
@@ -34,6 +35,11 @@ _OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
 class _Resident:
     manifest: Manifest
     student: LoadedStudent
+    cover: Cover | None
+
+    @property
+    def bytes(self) -> int:
+        return self.student.bytes + (self.cover.bytes if self.cover else 0)
 
 
 class Engine:
@@ -78,15 +84,15 @@ class Engine:
     def memory_bytes(self) -> int:
         """Bytes of the students on the device; teachers are not counted."""
         with self._table_lock:
-            return sum(resident.student.bytes for resident in self._residents.values())
+            return sum(resident.bytes for resident in self._residents.values())
 
     def warm(self, key: str) -> Manifest:
-        """Load if absent and score a gray frame, so that the first real image does not wait. Raises ModelError."""
-        manifest = self.manifest(key)
-        size = manifest.preprocessing.size
+        """Load if absent and map a gray frame, so that the first real image does not wait. Raises ModelError."""
+        resident = self._resident(key)
+        size = resident.manifest.preprocessing.size
         gray = Frame(np.full((size, size, 3), 128, dtype=np.uint8), width=size, height=size)
-        self.score([gray], [key])
-        return manifest
+        self._maps([gray], [resident])
+        return resident.manifest
 
     def manifest(self, key: str) -> Manifest:
         """The manifest behind a key; loads the model if absent. Raises ModelError."""
@@ -107,7 +113,7 @@ class Engine:
         for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
             preprocessing = residents[key].manifest.preprocessing
             _check(index, frame, key, preprocessing)
-            own = parts(frame, preprocessing.size, preprocessing.tiles)
+            own = parts(frame, preprocessing.size, preprocessing.tiles, residents[key].cover)
             pieces += own
             owners += [index] * len(own)
         maps: list[list[np.ndarray]] = [[] for _ in frames]
@@ -120,9 +126,10 @@ class Engine:
                 maps[owners[row]].append(map_HW)
         results = []
         for frame, key, own_maps in zip(frames, keys, maps, strict=True):
-            manifest = residents[key].manifest
-            image_map = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles)
-            results.append(scored(image_map, manifest.calibration, frame.width, frame.height))
+            manifest, cover = residents[key].manifest, residents[key].cover
+            image_map = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
+            ignored = cover.mask_HW if cover else None
+            results.append(scored(image_map, manifest.calibration, frame.width, frame.height, ignored))
         return results
 
     def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
@@ -163,7 +170,7 @@ class Engine:
             resident = self._find(key)  # another thread may have loaded it meanwhile
             if resident is None:
                 bundle = self._load(key)
-                resident = _Resident(bundle.manifest, self._backend.load(bundle))
+                resident = _Resident(bundle.manifest, self._backend.load(bundle), bundle.manifest.cover())
                 self._keep(key, resident)
         return resident
 
@@ -176,7 +183,7 @@ class Engine:
     def _keep(self, key: str, resident: _Resident) -> None:
         with self._table_lock:
             self._residents[key] = resident
-            total = sum(kept.student.bytes for kept in self._residents.values())
+            total = sum(kept.bytes for kept in self._residents.values())
             while total > self._memory_limit_bytes and len(self._residents) > 1:
                 _, evicted = self._residents.popitem(last=False)
                 total -= evicted.student.bytes

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
 from model.errors import FitError
 from model.maps.anomaly_map import anomaly_maps, image_scores
@@ -35,28 +36,39 @@ class HeldOutFindings:
 
 
 @torch.inference_mode()
-def examine(student: Student, train: Batches, held_out: Batches, *, tiled: bool = False) -> HeldOutFindings:
+def examine(
+    student: Student,
+    train: Batches,
+    held_out: Batches,
+    *,
+    tiled: bool = False,
+    counted: Sequence[np.ndarray] | None = None,
+) -> HeldOutFindings:
     """Run the student, in eval mode, over good images. Raises FitError if its errors are meaningless.
 
-    tiled: the images are tiles, whose places mean nothing: each counts the same.
+    tiled: the images are tiles, whose places mean nothing: each counts the same. counted: of each held-out image or
+    tile in turn, and from the beginning again, the cells that are not ignored, bool [S / 4, S / 4]; none: all count.
     """
     mean_errors = _mean_errors(student, train)
-    places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(mean_errors)
+    counts = _Counts(counted, mean_errors)
+    places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(counts.evened(mean_errors))
     errors: list[list[torch.Tensor]] = []
     variances = [_ExplainedVariance() for _ in places]
-    weights: dict[str, list[list[float]]] = {}
+    of_fusions: dict[str, list[list[float]]] = {}
     for levels in held_out:
         targets = student.targets(levels)
         rebuilt = student(targets)
         wanted = student.wanted(targets)
         errors.append(error_maps(student.recipe, wanted, rebuilt))
-        for variance, target, level in zip(variances, wanted, rebuilt, strict=True):
-            variance.add(target, level)
+        chosen = counts.of_next(levels[0].shape[0])
+        for variance, target, level, positions in zip(variances, wanted, rebuilt, chosen, strict=True):
+            variance.add(_chosen(target, positions), _chosen(level, positions))
         if student.fusion is not None:
             for name, means in student.fusion.mean_level_weights(targets).items():
-                weights.setdefault(name, []).append(means)
+                of_fusions.setdefault(name, []).append(means)
     per_level = [torch.cat(level) for level in zip(*errors, strict=True)]
-    means = [float((error / place).mean()) for error, place in zip(per_level, places, strict=True)]
+    ratios = [error / place for error, place in zip(per_level, places, strict=True)]
+    means = [float(_chosen(ratio[:, None], at).mean()) for ratio, at in zip(ratios, counts.so_far(), strict=True)]
     if not all(0 < mean < float("inf") for mean in means):
         raise FitError(f"the mean errors of the levels are {means}; the fit diverged or the images are blank")
     explained = tuple(variance.value() for variance in variances)
@@ -67,7 +79,7 @@ def examine(student: Student, train: Batches, held_out: Batches, *, tiled: bool 
         divisors=divided_by,
         explained_variance=explained,
         level_importance=importance,
-        level_weights={name: [round(float(w), 4) for w in np.mean(rows, axis=0)] for name, rows in weights.items()},
+        level_weights={name: [round(float(w), 4) for w in np.mean(rows, axis=0)] for name, rows in of_fusions.items()},
         scores=image_scores(maps_BHW).cpu().numpy(),
         maps=maps_BHW.cpu().numpy(),
     )
@@ -82,6 +94,46 @@ def _mean_errors(student: Student, batches: Batches) -> list[torch.Tensor]:
         sums = [total + error for total, error in zip(sums, batch, strict=True)] if sums else batch
         count += levels[0].shape[0]
     return [total / count for total in sums]
+
+
+class _Counts:
+    """Which positions of each level count: those with any cell that does. None per level where nothing is ignored."""
+
+    def __init__(self, counted: Sequence[np.ndarray] | None, levels: Sequence[torch.Tensor]) -> None:
+        """counted: see examine; levels: [H_l, W_l], for their sizes."""
+        self._images = 0
+        self._levels: list[torch.Tensor | None] = [None] * len(levels)
+        if counted is not None:
+            cells_N1HW = torch.from_numpy(np.stack(counted)).float()[:, None].to(levels[0].device)
+            self._levels = [F.adaptive_max_pool2d(cells_N1HW, level.shape[-2:])[:, 0] > 0 for level in levels]
+
+    def of_next(self, images: int) -> list[torch.Tensor | None]:
+        """Of the next images in turn, bool [B, H_l, W_l] per level."""
+        begin = self._images
+        self._images += images
+        return self._of(range(begin, self._images))
+
+    def so_far(self) -> list[torch.Tensor | None]:
+        """Of all images that there were, bool [N, H_l, W_l] per level."""
+        return self._of(range(self._images))
+
+    def evened(self, mean_errors: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Whole images' mean errors, [H_l, W_l], with ignored positions as hard as the others are on average."""
+        return [
+            error if counts is None else torch.where(counts[0], error, error[counts[0]].mean())
+            for error, counts in zip(mean_errors, self._levels, strict=True)
+        ]
+
+    def _of(self, images: range) -> list[torch.Tensor | None]:
+        return [
+            None if counts is None else counts[torch.tensor(images, device=counts.device) % counts.shape[0]]
+            for counts in self._levels
+        ]
+
+
+def _chosen(x_BCHW: torch.Tensor, positions_BHW: torch.Tensor | None) -> torch.Tensor:
+    """The positions that count, [1, C, N, 1]; all as they are for None."""
+    return x_BCHW if positions_BHW is None else x_BCHW.permute(1, 0, 2, 3)[:, positions_BHW][None, :, :, None]
 
 
 class _ExplainedVariance:

@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from model.images.polygons import Ignore
 from model.images.reading import Reading
 from model.network.student import Method
 from model.teachers.teacher import Recipe
@@ -25,6 +26,9 @@ class FitOptions(Reading):
     size: int = Field(256, ge=64, multiple_of=32, description="Side in pixels that images are resized to.")
     tiles: bool = Field(
         False, description="Score overlapping tiles of that side at full resolution: small defects on large images."
+    )
+    ignore: Ignore = Field(
+        None, description="Places that don't count: polygons in pixels of the image, or the path of a mask image."
     )
     steps: int = Field(300, ge=1, description="Training steps; the last one's weights are kept.")
     patience: int | None = Field(

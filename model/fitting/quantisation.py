@@ -72,7 +72,9 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
     loaded = backend.load(draft)
     maps = _maps(backend, loaded, draft.manifest, held_out)
     scores = _scores(maps)
-    calibration = calibrate(scores, maps, manifest.calibration.target_false_reject_rate)
+    cover = manifest.cover()
+    counted = [cover.counted_values(map_HW) for map_HW in maps] if cover else maps
+    calibration = calibrate(scores, counted, manifest.calibration.target_false_reject_rate)
     shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
     told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
@@ -84,13 +86,13 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
 def _maps(
     backend: OpenVINOBackend, student: LoadedStudent, manifest: Manifest, frames: Sequence[Frame]
 ) -> list[np.ndarray]:
-    size, tiled = manifest.preprocessing.size, manifest.preprocessing.tiles
-    return [
-        whole(
-            [backend.maps(backend.features(manifest, [p]), [student])[0] for p in parts(f, size, tiled)], f, size, tiled
-        )
-        for f in frames
-    ]
+    size, tiled, cover = manifest.preprocessing.size, manifest.preprocessing.tiles, manifest.cover()
+
+    def maps(frame: Frame) -> list[np.ndarray]:
+        seen = parts(frame, size, tiled, cover)
+        return [backend.maps(backend.features(manifest, [part]), [student])[0] for part in seen]
+
+    return [whole(maps(frame), frame, size, tiled, cover) for frame in frames]
 
 
 def _scores(maps: Sequence[np.ndarray]) -> np.ndarray:

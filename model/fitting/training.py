@@ -29,7 +29,8 @@ from model.fitting.feature_cache import FeatureCache
 from model.fitting.held_out import examine
 from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
 from model.images.frames import RESIZE, Frame, normalised
-from model.images.tiles import parts, training_tiles, whole_maps
+from model.images.ignored import IgnoredArea
+from model.images.tiles import counted_parts, parts, training_tiles, whole_maps
 from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
 from model.network.student import Student
 from model.teachers import load_teacher
@@ -70,14 +71,26 @@ class Fit:
         options: FitOptions,
         device: torch.device | str = "cpu",
         features: FeatureCache | None = None,
+        *,
+        ignore: IgnoredArea | None = None,
     ) -> None:
-        """features: those of another fit of the same images, seed, teacher, corruptions and device; none: its own."""
+        """features: those of another fit of the same images, seed, teacher, corruptions and device; none: its own.
+
+        ignore: what the options' ignore asks for, on images of these frames' size.
+        """
         _check_frames(train, held_out, options)
+        _check_area((*train, *held_out), options, ignore)
         _check_packages(options)
         self.product = product
         self.options = options
         self.device = torch.device(device)
-        self._train = training_tiles(train, options.size, options.seed) if options.tiles else train
+        self._ignore = ignore
+        self._cover = ignore.cover(options.size, options.tiles) if ignore else None
+        if options.tiles:
+            train = training_tiles(train, options.size, options.seed, self._cover)
+        elif self._cover:
+            train = [self._cover.painted(frame) for frame in train]
+        self._train = train
         self._held_out = held_out
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -139,6 +152,7 @@ class Fit:
             "product": self.product,
             "options": self.options.model_dump_json(),
             "train_images": self._train_digest,
+            "ignore": self._ignore.digest if self._ignore else "",
             "teacher": self._teacher.weights_sha256,
         }
 
@@ -160,7 +174,9 @@ class Fit:
     def _spoiled(self) -> Iterator[Frame]:
         for copy in range(self.options.corruptions):
             for index, frame in enumerate(self._train):
-                yield corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
+                spoiled = corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
+                # What is painted over stays so, as in scoring; of a tile nobody knows any more what that was.
+                yield self._cover.painted(spoiled) if self._cover and not self.options.tiles else spoiled
 
     def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
         return cache.batches(_TEACHER_BATCH, len(self._train))
@@ -211,7 +227,7 @@ class Fit:
 
     def _held_out_pieces(self) -> Iterator[Frame]:
         for frame in self._held_out:
-            yield from parts(frame, self.options.size, self.options.tiles)
+            yield from parts(frame, self.options.size, self.options.tiles, self._cover)
 
     def _joined(self) -> torch.Tensor | None:
         fusion = self._student.fusion
@@ -224,12 +240,15 @@ class Fit:
         options, spec = self.options, self._spec
         served = serving_form(self._student)
         held_out = self._teacher_levels(self._held_out_pieces())
-        found = examine(served, self._good(cache), held_out, tiled=options.tiles)
+        counted = counted_parts(self._cover, options.size, options.tiles) if self._cover else None
+        found = examine(served, self._good(cache), held_out, tiled=options.tiles, counted=counted)
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
-        maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles))
-        calibration = calibrate([map_HW.max() for map_HW in maps], maps, options.target_false_reject_rate)
+        maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles, self._cover))
+        if self._cover:
+            maps = [self._cover.counted_values(map_HW) for map_HW in maps]
+        calibration = calibrate([values.max() for values in maps], maps, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
         self._seconds += time.monotonic() - started
@@ -246,6 +265,7 @@ class Fit:
                 tiles=options.tiles,
                 reading=options.reading,
             ),
+            ignore=self._ignore,
             calibration=calibration,
             training=Training(
                 steps=self._step,
@@ -323,6 +343,20 @@ def _check_packages(options: FitOptions) -> None:
     if options.precision == "int8" and missing:
         raise FitError(
             f"precision int8 needs the package {missing[0]}: pip install 'linewatch[int8]', or fit with precision fp32"
+        )
+
+
+def _check_area(frames: Sequence[Frame], options: FitOptions, ignore: IgnoredArea | None) -> None:
+    if (options.ignore is None) != (ignore is None):
+        raise ValueError("options.ignore and the area that it stands for go together: see drawn_area and masked_area")
+    if ignore is None:
+        return
+    others = [frame for frame in frames if (frame.width, frame.height) != (ignore.width, ignore.height)]
+    if others:
+        raise FitError(
+            f"{len(others)} of {len(frames)} good images have another size (one has {others[0].width} x "
+            f"{others[0].height} pixels) than the ignored area is for, {ignore.width} x {ignore.height}; fit on images "
+            "of one size, or ignore nothing"
         )
 
 

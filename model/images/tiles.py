@@ -14,6 +14,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from model.images.frames import MAP_STRIDE, Frame
+from model.images.ignored import Cover
 
 OVERLAP = 0.25
 """Least part of its side that a tile shares with the next one."""
@@ -68,32 +69,57 @@ def blended(maps: Sequence[np.ndarray], height: int, width: int, side: int) -> n
     return image
 
 
-def training_tiles(frames: Sequence[Frame], side: int, seed: int) -> list[Frame]:
-    """Tiles to learn from: as many of each image, without replacement, MOST_TRAINING_TILES or a few more in all."""
+def training_tiles(frames: Sequence[Frame], side: int, seed: int, cover: Cover | None = None) -> list[Frame]:
+    """Tiles to learn from: as many of each image, without replacement, MOST_TRAINING_TILES or a few more in all.
+
+    cover: of the ignored area; none of the tiles lies wholly in it.
+    """
     each = math.ceil(MOST_TRAINING_TILES / max(1, len(frames)))
     chosen = []
     for index, frame in enumerate(frames):
-        of_image = tiles(frame, side)
+        of_image = parts(frame, side, True, cover)
+        if cover:
+            of_image = [
+                tile for tile, hidden in zip(of_image, hidden_parts(cover, side), strict=True) if not hidden.all()
+            ]
         order = np.random.default_rng((seed, index)).permutation(len(of_image))[:each]
         # Copied, so that the large image can be let go.
         chosen += [Frame(np.ascontiguousarray(of_image[place].pixels), side, side) for place in sorted(order)]
     return chosen
 
 
-def parts(frame: Frame, side: int, tiled: bool) -> list[Frame]:
-    """What the network sees of an image: its tiles, or itself."""
-    return tiles(frame, side) if tiled else [frame]
+def hidden_parts(cover: Cover, side: int) -> list[np.ndarray]:
+    """Which pixels of each tile are painted over, bool [side, side], in the order of `tiles`."""
+    height, width = cover.hidden.shape
+    return [tile.pixels[..., 0] for tile in tiles(Frame(cover.hidden[..., None], width, height), side)]
 
 
-def whole(maps: Sequence[np.ndarray], frame: Frame, side: int, tiled: bool) -> np.ndarray:
-    """The image's map from those of its parts."""
-    return blended(maps, frame.pixels.shape[0], frame.pixels.shape[1], side) if tiled else maps[0]
+def counted_parts(cover: Cover, side: int, tiled: bool) -> list[np.ndarray]:
+    """Which cells of the map of each part count, bool [side / 4, side / 4], in the order of `parts`."""
+    if not tiled:
+        return [cover.counted]
+    step = MAP_STRIDE
+    return [~hidden[step // 2 :: step, step // 2 :: step] for hidden in hidden_parts(cover, side)]
 
 
-def whole_maps(maps: Sequence[np.ndarray], frames: Sequence[Frame], side: int, tiled: bool) -> Iterator[np.ndarray]:
+def parts(frame: Frame, side: int, tiled: bool, cover: Cover | None = None) -> list[Frame]:
+    """What the network sees of an image: its tiles, or itself; what is ignored is painted over."""
+    seen = cover.painted(frame) if cover else frame
+    return tiles(seen, side) if tiled else [seen]
+
+
+def whole(maps: Sequence[np.ndarray], frame: Frame, side: int, tiled: bool, cover: Cover | None = None) -> np.ndarray:
+    """The image's map from those of its parts; what is ignored is 0."""
+    map_HW = blended(maps, frame.pixels.shape[0], frame.pixels.shape[1], side) if tiled else maps[0]
+    return cover.cut_out(map_HW) if cover else map_HW
+
+
+def whole_maps(
+    maps: Sequence[np.ndarray], frames: Sequence[Frame], side: int, tiled: bool, cover: Cover | None = None
+) -> Iterator[np.ndarray]:
     """The images' maps, in order, from those of all their parts, in order."""
     begin = 0
     for frame in frames:
         count = len(parts(frame, side, tiled))
-        yield whole(maps[begin : begin + count], frame, side, tiled)
+        yield whole(maps[begin : begin + count], frame, side, tiled, cover)
         begin += count

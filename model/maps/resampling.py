@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from model.images.cells import centre_pixels
+
 
 @dataclass(frozen=True)
 class Window:
@@ -46,12 +48,6 @@ def window_above(map_HW: np.ndarray, level: float, height: int, width: int) -> W
     top, bottom = _reach(int(rows[0]), int(rows[-1]), map_HW.shape[0], height)
     left, right = _reach(int(columns[0]), int(columns[-1]), map_HW.shape[1], width)
     return Window(top, bottom, left, right)
-
-
-def centre_pixels(cells: int, pixels: int) -> np.ndarray:
-    """The pixel that holds each cell's centre along one axis."""
-    centres: np.ndarray = np.minimum(((np.arange(cells) + 0.5) * pixels / cells).astype(np.int64), pixels - 1)
-    return centres
 
 
 def _reach(first: int, last: int, cells: int, pixels: int) -> tuple[int, int]:

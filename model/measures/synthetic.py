@@ -15,14 +15,19 @@ from model.images.frames import Frame
 _LEAST_CHANGE = 24.0
 """Mean change of the touched pixels, in gray levels out of 255, below which a defect is drawn again."""
 _TRIES = 20
+_PLACES = 200
+_LEAST_SEEN = 0.5
+"""Part of a defect that must lie where the image counts, or it is drawn again, elsewhere."""
 
 
-def spoil(frame: Frame, rng: np.random.Generator, side: int | None = None) -> Frame:
+def spoil(frame: Frame, rng: np.random.Generator, side: int | None = None, hidden: np.ndarray | None = None) -> Frame:
     """A copy of a good frame with one defect: a patch from elsewhere, a scratch, or a blob of other brightness.
 
     side: of a square anywhere in the image that the defect is drawn in and to the scale of; none takes all of a square
-    image.
+    image. hidden: pixels of the frame that are ignored, bool: no defect lies there.
     """
+    if hidden is not None:
+        return _spoil_in_sight(frame, rng, side, hidden)
     if side is not None and frame.pixels.shape[:2] != (side, side):
         return _spoil_within(frame, rng, side)
     draw = _KINDS[int(rng.integers(len(_KINDS)))]
@@ -36,6 +41,20 @@ def spoil(frame: Frame, rng: np.random.Generator, side: int | None = None) -> Fr
         # Patches of a uniform image all look the same; a scratch always shows.
         draw = _scratch
     return Frame(spoiled, frame.width, frame.height)
+
+
+def _spoil_in_sight(frame: Frame, rng: np.random.Generator, side: int | None, hidden: np.ndarray) -> Frame:
+    """The first of some defects that is seen well enough, or of all the best seen, without what of it is ignored."""
+    best, most = frame, -1.0
+    for _ in range(_PLACES):
+        spoiled = spoil(frame, rng, side)
+        touched = (spoiled.pixels != frame.pixels).any(axis=2)
+        seen = float((touched & ~hidden).sum() / max(1, touched.sum()))
+        if seen > most:
+            best, most = spoiled, seen
+        if seen >= _LEAST_SEEN:
+            break
+    return Frame(np.where(hidden[..., None], frame.pixels, best.pixels), frame.width, frame.height)
 
 
 def _spoil_within(frame: Frame, rng: np.random.Generator, side: int) -> Frame:

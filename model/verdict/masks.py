@@ -14,9 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
+from model.images.cells import centre_pixels
 from model.maps.components import Runs, connected_runs
-from model.maps.resampling import Window, centre_pixels, upsample, window_above
-from model.verdict.scored import Scored
+from model.maps.resampling import Window, upsample, window_above
+from model.verdict.scored import Scored, anomaly_pixels
 
 MOST_REGIONS = 100
 LEAST_AREA_FRACTION = 5e-5
@@ -61,7 +62,7 @@ def cut(scored: Scored, min_area_px: int | None = None) -> Findings:
     low = min(scored.pixel_threshold, float(scored.anomaly_map.max()))
     window = window_above(scored.anomaly_map, low, scored.height, scored.width)
     assert window is not None
-    pixels = upsample(scored.anomaly_map, scored.height, scored.width, window)
+    pixels = anomaly_pixels(scored, window)
     levels = upsample(extent_levels(scored.anomaly_map, low), scored.height, scored.width, window)
     runs = connected_runs(pixels >= levels)
     areas, peaks = _measure(runs, pixels)

@@ -9,8 +9,7 @@ import numpy as np
 from PIL import Image
 
 from model.errors import UnreadableImage
-from model.maps.resampling import upsample
-from model.verdict.scored import Scored
+from model.verdict.scored import Scored, anomaly_pixels
 
 HEAT_SCALE = 8192
 """The 16-bit value of the threshold in a heat map; the largest that can be told is 65535 / 8192 = 8 thresholds."""
@@ -31,7 +30,7 @@ def _empty_mask_png(height: int, width: int) -> bytes:
 
 def encode_heat_png(scored: Scored) -> bytes:
     """The anomaly map at the original size as a 16-bit gray PNG: normalised value * 8192, rounded and clipped."""
-    pixels = upsample(scored.anomaly_map, scored.height, scored.width)
+    pixels = anomaly_pixels(scored)
     return _png(np.clip(np.rint(pixels * HEAT_SCALE), 0, 65535).astype(np.uint16))
 
 

@@ -25,10 +25,10 @@ class Inspector:
         """Bytes to the frame that the model under ``key`` takes.
 
         Raises:
-            ImageBroken: not a readable image within the limits.
+            ImageBroken: not a readable image within the limits, or of another size than the model's ignored area.
         """
         try:
-            return self.engine.manifest(key).preprocessing.read(data, self._limits)
+            return self.engine.manifest(key).read(data, self._limits)
         except ImageRejected as error:
             raise ImageBroken(type(error).__name__, str(error)) from None
 

@@ -23,9 +23,10 @@ from tests.end_to_end.plant import PRODUCTS, Plant
 
 pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
 REAL = Path(__file__).parents[2].parent / "shared" / "data" / "commutator_ksdd"
+CORNER = [[0, 0], [90, 0], [0, 90]]
 OPTIONS: dict[str, dict[str, object]] = {
-    "tiles": {"steps": 40, "tiles": True, "size": 96},
-    "int8": {"steps": 40, "precision": "int8"},
+    "tiles": {"steps": 40, "tiles": True, "size": 96, "ignore": [CORNER]},
+    "int8": {"steps": 40, "precision": "int8", "ignore": [CORNER]},
     "photographs": {"steps": 40},
 }
 
@@ -82,6 +83,7 @@ def test_tiles_int8_and_photographs_give_the_same_scores_and_masks(others: Plant
     manifest = others.registry.manifest(product, version)
     assert manifest.preprocessing.tiles == (product == "tiles")
     assert (manifest.quantisation is not None) == (product == "int8")
+    assert (manifest.ignore is not None) == (product != "photographs")
     check_golden(others, ledger)
 
 
@@ -99,6 +101,7 @@ def check_golden(plant: Plant, ledger: Ledger) -> None:
         key = f"{sent.product}/{seen.event.model_version}"
         scored = inspector.score([inspector.read(data, key)], [key])[0]
         mask = cut(scored).mask
+        assert scored.ignored is None or not mask[scored.ignored].any()
         answer = json.loads(rest(plant, sent.product, data))
         assert abs(scored.normalised_score - seen.event.normalised_score) <= 1e-4
         assert abs(answer["normalised_score"] - seen.event.normalised_score) <= 1e-4

@@ -134,6 +134,34 @@ def test_wrong_fit_options_of_a_product_name_it(own: dict[str, int]) -> None:
         settings.fit_options("cap")
 
 
+def test_an_ignored_area_comes_from_file_environment_or_product_and_reaches_the_worker(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    triangle = (((0.0, 0.0), (9.0, 0.0), (0.0, 9.5)),)
+    file = written("fit: {ignore: [[[0, 0], [9, 0], [0, 9.5]]]}\nproducts: {cap: {fit: {ignore: cap.png}}}")
+    settings = Settings.received(json.loads(json.dumps(Settings.load(file).public())))
+    assert settings.fit_options("bottle").ignore == triangle
+    assert settings.fit_options("cap").ignore == "cap.png"
+    assert settings.with_fit({"ignore": "all.png"}).fit_options("cap").ignore == "all.png"
+    monkeypatch.setenv("LINEWATCH_FIT__IGNORE", "[[[0, 0], [9, 0], [0, 9.5]]]")
+    assert Settings.load().fit.ignore == triangle
+    monkeypatch.setenv("LINEWATCH_FIT__IGNORE", "masks/belt.png")
+    assert Settings.load().fit.ignore == "masks/belt.png"
+    monkeypatch.setenv("LINEWATCH_PRODUCTS__bottle__FIT__IGNORE", "[[[0, 0], [9, 0], [0, 9.5]]]")
+    assert Settings.load().fit_options("bottle").ignore == triangle
+
+
+@pytest.mark.parametrize(
+    "ignore", ["[[[0, 0], [9, 0]]]", "[[0, 0], [9, 0], [9, 9]]", "{mask: belt.png}", "''", "'[[0, '"]
+)
+def test_an_ignored_area_that_cannot_be_meant_is_refused_in_words(ignore: str) -> None:
+    with pytest.raises(SettingsError, match=r"fit\.ignore.*(at least 3 corners|list of polygons)"):
+        Settings.load(written(f"fit: {{ignore: {ignore}}}"))
+    own = Settings.load(written(f"products: {{cap: {{fit: {{ignore: {ignore}}}}}}}"))
+    with pytest.raises(SettingsError, match=r"products\.cap\.fit\.ignore.*(at least 3 corners|list of polygons)"):
+        own.fit_options("cap")
+
+
 @given(st.text(alphabet="abcdefghijklmnop0123456789/+", min_size=12, max_size=40))
 def test_no_secret_in_what_is_written_shown_or_logged(secret: str) -> None:
     settings = Settings(

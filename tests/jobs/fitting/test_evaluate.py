@@ -1,19 +1,22 @@
 """Figures of a version on labelled images, by the path that serves it."""
 
+import io
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.fitting.datasets import DatasetError, Datasets
 from jobs.fitting.evaluate import evaluate
 from jobs.fitting.gate import Judge
-from model import Engine, ImageLimits, ModelBundle
+from model import Engine, ImageLimits, ModelBundle, image_auroc, masked_area
+from model.maps.resampling import upsample
 from pipeline.errors import UnknownVersion
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
-from pipeline.stream.inspector import bundle_loader
+from pipeline.stream.inspector import Inspector, bundle_loader
 from tests.jobs.fitting.test_truth import encoded
 from tests.pipeline.tiny import SIDE, publish, texture
 
@@ -98,3 +101,75 @@ def test_the_judge_sees_the_difference_between_good_and_spoiled(store: MemorySto
     assert judged.labelled_auroc == 1.0
     images = [texture(50), texture(51, spot=True), texture(52)]
     assert judge.flagged("bottle", champion(store), images) == [1]
+
+
+def ignoring(store: MemoryStore, bundle: ModelBundle, mask: np.ndarray) -> str:
+    """The same model with an area that it ignores; its version."""
+    return publish(store, bundle, ignore=masked_area(encoded(mask), SIDE, SIDE).model_dump())
+
+
+def test_a_defect_that_lies_in_the_ignored_area_alone_is_in_no_figure(
+    store: MemoryStore, tiny_bundle: ModelBundle
+) -> None:
+    """The third spotted image has no drawn truth, so it counts as it is labelled."""
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[28:62, 28:62] = 1
+    result = evaluate(SETTINGS, store, "bottle", ignoring(store, tiny_bundle, mask))
+    assert (result.good, result.defective, result.left_out) == (3, 1, 2)
+    assert result.escape_rate == 1.0
+    assert result.pixel_auroc is None
+    datasets = Datasets(store)
+    snapshot = datasets.latest("bottle")
+    engine = Engine(bundle_loader(Registry(store)), device="cpu", threads=1)
+    judge = Judge(engine, engine, datasets, SETTINGS)
+    with_truth = [item for item in snapshot.labelled if item.kind == "good" or item.mask_sha256]
+    judged = judge.judge("bottle", champion(store), snapshot.good, with_truth)
+    assert judged.labelled_auroc is None
+    assert judged.synthetic_auroc > 0.5
+
+
+def test_a_defect_that_reaches_out_of_the_area_counts_and_pixels_within_do_not(
+    store: MemoryStore, tiny_bundle: ModelBundle
+) -> None:
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:, :40] = 1
+    version = ignoring(store, tiny_bundle, mask)
+    result = evaluate(SETTINGS, store, "bottle", version)
+    assert (result.good, result.defective, result.left_out) == (3, 3, 0)
+    inspector, key = Inspector(SETTINGS, store), f"bottle/{version}"
+    values, truths = [], []
+    for seed, spot in ((30, False), (31, False), (32, False), (40, True), (41, True)):
+        (one,) = inspector.score([inspector.read(texture(seed, spot=spot), key)], [key])
+        truth = np.zeros((SIDE, SIDE), bool)
+        truth[30:60, 30:60] = spot
+        values.append(upsample(one.anomaly_map, SIDE, SIDE)[:, 40:].ravel())
+        truths.append(truth[:, 40:].ravel())
+    assert result.pixel_auroc == pytest.approx(image_auroc(np.concatenate(values), np.concatenate(truths)), abs=1e-4)
+    assert result.pixel_auroc > 0.8
+
+
+def test_labelled_images_of_another_size_are_left_out_and_told(store: MemoryStore, tiny_bundle: ModelBundle) -> None:
+    folder = Path("more/test/spot")
+    folder.mkdir(parents=True)
+    Path("more/train/good").mkdir(parents=True)
+    Path("more/train/good/0.png").write_bytes(texture(0))
+    pixels = np.asarray(Image.open(io.BytesIO(texture(70, spot=True))))
+    (folder / "half.png").write_bytes(encoded(pixels[::2, ::2]))
+    Datasets(store).ingest(Path("more"), "bottle", limits=ImageLimits())
+    mask = np.zeros((SIDE, SIDE), np.uint8)
+    mask[:9] = 1
+    version = ignoring(store, tiny_bundle, mask)
+    assert evaluate(SETTINGS, store, "bottle", version).left_out == 1
+    one_only = Datasets(store).latest("bottle").model_copy(update={"product": "cap"})
+    small = one_only.model_copy(update={"labelled": tuple(i for i in one_only.labelled if i.name.endswith("half.png"))})
+    assert len(small.labelled) == 1
+    Datasets(store)._publish(small)
+    store.objects[f"datasets/cap/images/{small.labelled[0].sha256}"] = encoded(pixels[::2, ::2])
+    with pytest.raises(DatasetError, match="another size"):
+        evaluate(SETTINGS, store, "cap", publish(store, tiny_bundle, "cap", ignore=manifest_area(store, version)))
+
+
+def manifest_area(store: MemoryStore, version: str) -> object:
+    ignore = Registry(store).manifest("bottle", version).ignore
+    assert ignore
+    return ignore.model_dump()

@@ -7,17 +7,19 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from jobs.fitting import schedule
 from jobs.fitting.datasets import DatasetError, Datasets
 from jobs.fitting.schedule import Outcome, Schedule, _named_weekdays, retrain
-from model import ModelBundle
+from model import ModelBundle, drawn_area
 from pipeline.errors import SettingsError
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
-from tests.pipeline.tiny import publish, texture
+from tests.jobs.fitting.test_truth import encoded
+from tests.pipeline.tiny import SIDE, publish, texture
 
 
 def settings(**products: dict[str, Any]) -> Settings:
@@ -126,6 +128,7 @@ class Retraining:
         self.source = Path("source")
         self.source.mkdir()
         self.fits = 0
+        self.ignore: dict[str, Any] | None = None
         self._bundle = tiny_bundle
         monkeypatch.setattr(schedule, "fit_products", self._fit)
         monkeypatch.setattr("jobs.fitting.release.announce", lambda *_: None)
@@ -145,7 +148,7 @@ class Retraining:
         (task,) = tasks
         self.fits += 1
         held_out = [item.sha256 for item in self.datasets.snapshot("bottle", task.digest).good]
-        facts = SimpleNamespace(dataset_digest=task.digest, heldout_sha256=held_out)
+        facts = SimpleNamespace(dataset_digest=task.digest, heldout_sha256=held_out, ignore=self.ignore)
         return {"bottle": publish(self.store, self._bundle, serve=False, **vars(facts))}
 
 
@@ -181,6 +184,17 @@ def test_spoiled_images_are_refused_before_a_fit_and_left_out_of_the_next(line: 
     assert outcome.status == "refused"
     assert "3 of 3 new images defective" in outcome.line()
     assert (line.champion(), line.fits, line.datasets.latest("bottle")) == (champion, 1, snapshot)
+
+
+def test_images_of_another_size_than_the_champions_ignored_area_are_refused_before_a_fit(line: Retraining) -> None:
+    line.ignore = drawn_area([((0, 0), (20, 0), (0, 20))], SIDE, SIDE).model_dump()
+    line.bring(*range(100, 108))
+    assert line.run().status == "promoted"
+    (line.source / "small.png").write_bytes(encoded(np.full((SIDE // 2, SIDE // 2), 90, np.uint8)))
+    outcome = line.run()
+    assert outcome.status == "refused"
+    assert f"can't judge the new images: the image has {SIDE // 2} x {SIDE // 2} pixels" in outcome.line()
+    assert line.fits == 1
 
 
 def test_unreadable_files_are_counted(line: Retraining) -> None:

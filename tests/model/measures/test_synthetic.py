@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 
 from model import Frame, spoil
 
@@ -30,3 +31,14 @@ def test_uniform_frames_can_be_spoiled_too() -> None:
         blank = Frame(np.full((64, 64, 3), level, dtype=np.uint8), 64, 64)
         for seed in range(10):
             assert not np.array_equal(spoil(blank, np.random.default_rng(seed)).pixels, blank.pixels)
+
+
+@pytest.mark.parametrize("side", [None, 32])
+def test_no_defect_lies_where_the_image_is_ignored(good_frames: list[Frame], side: int | None) -> None:
+    rng = np.random.default_rng(0)
+    hidden = np.ones(good_frames[0].pixels.shape[:2], bool)
+    hidden[20:44, 8:40] = False
+    for frame in good_frames * 2:
+        changed = (spoil(frame, rng, side, hidden).pixels != frame.pixels).any(axis=2)
+        assert not changed[hidden].any()
+        assert changed.any()

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model import Scored, cut
+from model.images.cells import centre_pixels
 from model.maps.components import connected_runs
-from model.maps.resampling import centre_pixels, upsample
+from model.maps.resampling import upsample
 from model.verdict.masks import EXTENT_SHARE, MOST_REGIONS, NEAR, SUMMIT_REACH
 from model.verdict.scored import Verdict
 

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from PIL import Image
 
-from model import ModelBundle, decode_heat_png
+from model import ModelBundle, decode_heat_png, drawn_area
 from pipeline.contracts.events import InspectionEvent
 from pipeline.fakes import MemoryBroker, MemoryStore
 from pipeline.serving.rest import build_app
@@ -131,6 +131,25 @@ def test_an_image_wrapped_in_text_is_told_what_to_send(client: Client) -> None:
         assert refusal(answer, 422) == "UnsupportedFormat"
         assert words in answer.json()["message"]
         assert "send the" in answer.json()["message"]
+
+
+def test_an_ignored_area_holds_and_an_image_of_another_size_is_422(
+    client: Client, inspector: Inspector, tiny_bundle: ModelBundle
+) -> None:
+    area = drawn_area([((0, 0), (SIDE, 0), (0, SIDE))], SIDE, SIDE)
+    version = publish(inspector.store, tiny_bundle, "plate", ignore=area.model_dump())
+    url = "/v1/products/plate/score"
+    key = f"plate/{version}"
+    for data in (texture(101), texture(101, spot=True)):
+        (offline,) = inspector.score([inspector.read(data, key)], [key])
+        assert client.post(url, content=data).json()["score"] == pytest.approx(offline.score, rel=1e-4)
+        mask = np.asarray(Image.open(io.BytesIO(client.post(url, params={"answer": "mask"}, content=data).content)))
+        assert not mask[area.mask_HW].any()
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(texture(101))).resize((SIDE // 2, SIDE // 2)).save(buffer, "PNG")
+    answer = client.post(url, content=buffer.getvalue())
+    assert refusal(answer, 422) == "SizeDiffers"
+    assert f"{SIDE // 2} x {SIDE // 2}" in answer.json()["message"]
 
 
 def test_an_unknown_product_is_404_and_an_impossible_one_400(client: Client) -> None:

@@ -1,16 +1,20 @@
 """Every image becomes one event and one mask, or one dead letter."""
 
+import io
 import struct
 import zlib
 from collections import Counter
 
-from model import ModelBundle
+import pytest
+from PIL import Image
+
+from model import ModelBundle, drawn_area
 from pipeline.contracts.broker import Outgoing
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE
 from pipeline.fakes import MemoryStore
 from pipeline.storage import claims
 from tests.pipeline.line import IMAGES, MASKS, Line, running
-from tests.pipeline.tiny import PRODUCT, publish, texture
+from tests.pipeline.tiny import PRODUCT, SIDE, publish, texture
 
 
 def huge_png() -> bytes:
@@ -73,6 +77,32 @@ def test_what_cannot_be_an_event_is_a_dead_letter_and_its_neighbours_are_not(lin
     named = [letter for letter in line.letters() if letter[0].startswith("img-")]
     assert named == sorted(expected)
     assert len(line.letters()) == len(expected) + 4
+
+
+def test_what_lies_in_an_ignored_area_is_in_no_event_and_another_size_is_a_dead_letter(
+    line: Line, tiny_bundle: ModelBundle, eventually
+) -> None:
+    """The area hides the spots of its product's images; the same images of another product are flagged."""
+    area = drawn_area([((20, 20), (70, 20), (70, 70), (20, 70))], SIDE, SIDE)
+    publish(line.store, tiny_bundle, "plate", ignore=area.model_dump())
+    spotted = [texture(100 + number, spot=True) for number in range(3)]
+    buffer = io.BytesIO()
+    Image.open(io.BytesIO(spotted[0])).resize((SIDE - 1, SIDE)).save(buffer, "PNG")
+    hidden = line.send(*spotted, product="plate")
+    flagged = line.send(*spotted)
+    (small,) = line.send(buffer.getvalue(), product="plate")
+    with running(line):
+        eventually(line.finished)
+    assert line.letters() == [(small, "SizeDiffers")]
+    events = {event.image_id: event for event in line.events()}
+    assert {events[name].verdict for name in flagged} <= {"NotOK", "NotDecidable"}
+    engine = line.inspector.engine
+    for name, data in zip(hidden, spotted, strict=True):
+        key = f"plate/{events[name].model_version}"
+        (offline,) = engine.score([line.inspector.read(data, key)], [key])
+        assert events[name].score == pytest.approx(offline.score, rel=1e-4)
+        assert all(region.x + region.width <= 20 or region.x >= 70 or region.y >= 70 or region.y + region.height <= 20
+                   for region in events[name].regions)  # fmt: skip
 
 
 def test_a_claim_check_is_redeemed(line: Line, eventually) -> None:
