@@ -9,11 +9,11 @@ from datetime import UTC, datetime
 import numpy as np
 
 from jobs.fitting.datasets import GOOD, LocalImage
-from jobs.fitting.truth import read_mask
+from jobs.fitting.truth import out_of_sight, read_mask
 from jobs.line.follow import Follower, event_of, picture_of
 from jobs.line.replay import Shot
 from jobs.report import InspectedImage, ProductSummary, RegionBox
-from model import decode_heat_png, image_auroc, pixel_auroc
+from model import Manifest, decode_heat_png, encode_mask_png, image_auroc, pixel_auroc
 from pipeline.contracts.events import InspectionEvent
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
@@ -51,6 +51,7 @@ class Ledger:
         self.event_ids: dict[str, set[str]] = {}
         self.deadletters: list[str] = []  # image ids, where the message had one
         self._pictures: dict[str, dict[str, bytes]] = {}
+        self._manifests: dict[tuple[str, str], Manifest] = {}
         self._stop = threading.Event()
         topics = settings.topics
         self._follower = Follower(settings, topics.events, topics.masks, topics.deadletters, from_beginning=True)
@@ -120,6 +121,7 @@ class Ledger:
             if sent.product != product or seen is None:
                 continue
             event = seen.event
+            ignore = self._manifest(product, event.model_version).ignore
             rows.append(
                 InspectedImage(
                     product=product,
@@ -135,6 +137,8 @@ class Ledger:
                     heat_png=seen.pictures.get("heat"),
                     truth_mask_png=sent.source.mask.read_bytes() if sent.source.mask else None,
                     latency_ms=seen.latency_ms,
+                    ignored_png=encode_mask_png(ignore.mask_HW * np.uint8(255)) if ignore else None,
+                    out_of_sight=self._out_of_sight(seen),
                 )
             )
         return rows
@@ -143,11 +147,13 @@ class Ledger:
         """The figures of one product, from the events as they came over the stream."""
         sent = [self.sent[i] for i in ids if self.sent[i].product == product]
         seen = [self.seen[s.shot.image_id] for s in sent if s.shot.image_id in self.seen]
-        kinds = [self.sent[s.event.image_id].source.kind != GOOD for s in seen]
-        verdicts = [s.event.verdict for s in seen]
-        scores = [s.event.normalised_score for s in seen]
+        judged = [s for s in seen if not self._out_of_sight(s)]
+        kinds = [self.sent[s.event.image_id].source.kind != GOOD for s in judged]
+        verdicts = [s.event.verdict for s in judged]
+        scores = [s.event.normalised_score for s in judged]
         latencies = [s.latency_ms for s in seen]
         version = seen[0].event.model_version if seen else ""
+        manifest = self._manifest(product, version) if version else None
         return ProductSummary(
             product=product,
             model_version=version,
@@ -159,12 +165,24 @@ class Ledger:
             good=kinds.count(False),
             defective=kinds.count(True),
             image_auroc=image_auroc(scores, kinds) if len(set(kinds)) == 2 else None,
-            pixel_auroc=self._pixel_auroc(seen),
+            pixel_auroc=self._pixel_auroc(judged),
             images_per_s=_rate(seen),
             p50_ms=float(np.percentile(latencies, 50)) if latencies else None,
             p99_ms=float(np.percentile(latencies, 99)) if latencies else None,
-            calibration=Registry(self._store).manifest(product, version).calibration.describe() if version else "",
+            calibration=manifest.calibration.describe() if manifest else "",
+            ignored_share=manifest.ignore.share if manifest and manifest.ignore else None,
         )
+
+    def _manifest(self, product: str, version: str) -> Manifest:
+        if (product, version) not in self._manifests:
+            self._manifests[product, version] = Registry(self._store).manifest(product, version)
+        return self._manifests[product, version]
+
+    def _out_of_sight(self, seen: Seen) -> bool:
+        """Whether its defect lies wholly where its version ignores the image."""
+        source = self.sent[seen.event.image_id].source
+        ignore = self._manifest(seen.event.product, seen.event.model_version).ignore
+        return bool(ignore and source.mask and out_of_sight(read_mask(source.mask.read_bytes()), ignore))
 
     def _pixel_auroc(self, seen: list[Seen]) -> float | None:
         """Pooled over the product's images, from the streamed heat maps; None without ground truth."""
@@ -176,8 +194,10 @@ class Ledger:
                 continue
             heat_map = decode_heat_png(heat)
             mask = read_mask(source.mask.read_bytes()) if source.mask else np.zeros(heat_map.shape, bool)
-            maps.append(heat_map)
-            masks.append(mask)
+            ignore = self._manifest(one.event.product, one.event.model_version).ignore
+            counted = ~ignore.mask_HW if ignore else np.ones(mask.shape, bool)
+            maps.append(heat_map[counted])
+            masks.append(mask[counted])
         return pixel_auroc(maps, masks) if any(mask.any() for mask in masks) else None
 
 

@@ -2,10 +2,12 @@
 
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jobs.drawing import PRODUCTS, draw_dataset
+from PIL import Image
+
+from jobs.drawing import PRODUCTS, background, draw_dataset
 from jobs.fitting.datasets import GOOD, DatasetError, LocalImage, discover
 from pipeline.contracts.names import product_name
 
@@ -15,12 +17,16 @@ LATER_SHARE = 0.1
 
 @dataclass(frozen=True)
 class DemoProduct:
-    """Folders of one product: images known from the start, good ones that come later, and what the camera sees."""
+    """Folders of one product: images known from the start, good ones that come later, and what the camera sees.
+
+    ignore: a mask image of the background, where there is one.
+    """
 
     name: str
     known: Path
     later: Path
     shots: tuple[LocalImage, ...]
+    ignore: Path | None = None
 
 
 def drawn_products(folder: Path, seed: int, on_image: Callable[[int, int], None]) -> list[DemoProduct]:
@@ -36,7 +42,19 @@ def drawn_products(folder: Path, seed: int, on_image: Callable[[int, int], None]
             seed=seed,
             on_image=lambda done, _, base=number * each: on_image(base + done, each * len(PRODUCTS)),  # type: ignore[misc]
         )
-    return [_stage(folder / "drawn" / name, folder / "staged") for name in PRODUCTS]
+    return [
+        replace(_stage(folder / "drawn" / name, folder / "staged"), ignore=_background(folder / "drawn", name))
+        for name in PRODUCTS
+    ]
+
+
+def _background(folder: Path, product: str) -> Path | None:
+    mask = background(product)
+    if mask is None:
+        return None
+    path = folder / f"{product}-background.png"
+    Image.fromarray(mask).save(path)
+    return path
 
 
 def given_products(data: Path, folder: Path) -> list[DemoProduct]:

@@ -144,7 +144,13 @@ def _settings(options: DemoOptions, servers: LocalServers, products: list[DemoPr
             "serving": {"port": 0},
             "topics": {"partitions": 4},
             "fit": fit,
-            "products": {product.name: {"source": str(product.later)} for product in products},
+            "products": {
+                product.name: {
+                    "source": str(product.later),
+                    "fit": {"ignore": str(product.ignore)} if product.ignore else {},
+                }
+                for product in products
+            },
         },
         where="the demo",
     )

@@ -16,6 +16,7 @@ from jobs.drawing.fields import Field, noise, pixel_grid, rise
 # Radii in pixels of a 512-pixel picture.
 OUTER, CHAMFER, STEP, HUB, BORE = 207.0, 199.0, 104.0, 66.0, 44.0
 PITCH_CIRCLE, HOLE, HOLES = 150.0, 17.0, 6
+BELT = OUTER + 16  # beyond it is nothing but belt: the part lies within some 6 pixels of the middle
 _TABLE_STEPS = 8  # table entries per pixel of radius
 _STEEL = np.array([0.97, 1.0, 1.04], np.float32)
 _BELT = np.array([0.92, 1.0, 0.98], np.float32)
@@ -104,6 +105,13 @@ def set_up(rng: np.random.Generator, size: int) -> Part:
         hx, hy = part.place(PITCH_CIRCLE, turn + number * 2 * np.pi / HOLES)
         holes.append(Hole(hx, hy, HOLE * scale))
     return part
+
+
+def background(size: int) -> NDArray[np.bool_]:
+    """The belt around the part, wherever in its nest the part lies, [H, W]."""
+    x, y = pixel_grid(size)
+    beyond: NDArray[np.bool_] = np.hypot(x - size / 2, y - size / 2) > BELT * size / 512
+    return beyond
 
 
 def _belt(rng: np.random.Generator, size: int) -> Field:

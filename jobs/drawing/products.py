@@ -55,6 +55,11 @@ KINDS: dict[str, tuple[str, ...]] = {
 }
 
 
+def background(product: str, size: int = 512) -> NDArray[np.bool_] | None:
+    """What of a picture is no part of the product, [H, W]; None where the product fills it."""
+    return flange.background(size) if product == "flange" else None
+
+
 def draw(product: str, seed: int, kind: str | None, size: int = 512) -> Drawn:
     """Draw one image. ``kind`` is one of ``KINDS[product]``, or None for a good product."""
     if product not in _SCENES:

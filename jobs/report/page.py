@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from jobs.report import colours
 from jobs.report.chart import LABELS, WIDTH, Chart, score_chart
 from jobs.report.choice import for_page
-from jobs.report.pictures import Pictures, data_uri, heat_layer, mask_layer, read_pictures
+from jobs.report.pictures import Pictures, data_uri, hatched_layer, heat_layer, mask_layer, read_mask, read_pictures
 from jobs.report.rows import InspectedImage, ProductSummary, Report
 from model.measures.proportions import percent_interval, share_interval
 
@@ -31,6 +31,7 @@ class Card:
     heat: str | None
     mask: str | None
     truth: str | None
+    ignored: int | None  # which of the page's ignored areas
     trouble: tuple[str, ...]
     tags: tuple[str, ...]  # the filters that show it
 
@@ -68,10 +69,13 @@ def write_page(
         chosen += picked
         products.append(_product(name, report, rows, picked))
     chosen.sort(key=lambda image: (-image.normalised_score, image.image_id))
+    # Each area's hatching is embedded once, in the style sheet: the images of a product share it.
+    areas = list(dict.fromkeys(image.ignored_png for image in chosen if image.ignored_png))
     html = environment.get_template("report.html").render(
         report=report,
         products=products,
-        cards=_cards(chosen, on_image),
+        cards=_cards(chosen, areas, on_image),
+        ignoring=bool(areas),
         counts={name: sum(name in _tags(image) for image in chosen) for name in FILTERS},
         ticks=[(tick, colours.place(tick)) for tick in colours.LEGEND_TICKS],
         stops=colours.gradient_stops(),
@@ -79,22 +83,28 @@ def write_page(
         chart_labels=LABELS,
         images=sum(summary.images for summary in report.summaries),
         events=sum(summary.events for summary in report.summaries),
-        **_style_and_script(environment),
+        **_style_and_script(environment, [_hatching(png) for png in areas]),
     )
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(html, encoding="utf-8", newline="\n")
 
 
-def _style_and_script(environment: Environment) -> dict[str, str]:
+def _style_and_script(environment: Environment, hatchings: list[str]) -> dict[str, str]:
     """The page's only style sheet and script with their hashes: the policy lets no other style or script run."""
     sources = {
         "style": environment.get_template("report.css").render(
-            mask_colour="rgb({} {} {})".format(*colours.MASK), truth_colour="rgb({} {} {})".format(*colours.TRUTH)
+            mask_colour="rgb({} {} {})".format(*colours.MASK),
+            truth_colour="rgb({} {} {})".format(*colours.TRUTH),
+            hatchings=hatchings,
         ),
         "script": environment.get_template("report.js").render(),
     }
     hashes = {f"{name}_hash": _sha256(source) for name, source in sources.items()}
     return sources | hashes
+
+
+def _hatching(ignored_png: bytes) -> str:
+    return data_uri(hatched_layer(read_mask(ignored_png, _LARGE)), "PNG", optimize=True)
 
 
 def _sha256(source: str) -> str:
@@ -118,15 +128,18 @@ def _product(name: str, report: Report, rows: list[InspectedImage], picked: list
     return Product(name, summary, score_chart(rows) if rows else None, len(picked), len(rows), left_out)
 
 
-def _cards(rows: list[InspectedImage], on_image: Callable[[int, int], None] | None) -> Iterator[Card]:
+def _cards(
+    rows: list[InspectedImage], areas: list[bytes], on_image: Callable[[int, int], None] | None
+) -> Iterator[Card]:
     for number, row in enumerate(rows):
         plain = row.verdict == "OK" and row.outcome in ("right", "unknown")
-        yield _card(row, read_pictures(row, _SMALL if plain else _LARGE))
+        ignored = areas.index(row.ignored_png) if row.ignored_png else None
+        yield _card(row, read_pictures(row, _SMALL if plain else _LARGE), ignored)
         if on_image is not None:
             on_image(number + 1, len(rows))
 
 
-def _card(row: InspectedImage, pictures: Pictures) -> Card:
+def _card(row: InspectedImage, pictures: Pictures, ignored: int | None) -> Card:
     heat = None
     if pictures.heat is not None:
         layer = heat_layer(pictures.heat)
@@ -137,7 +150,7 @@ def _card(row: InspectedImage, pictures: Pictures) -> Card:
         for mask, colour in ((pictures.mask, colours.MASK), (pictures.truth, colours.TRUTH))
     ]
     photo = data_uri(pictures.photo, "JPEG", quality=74)
-    return Card(row, pictures.size, photo, heat, masks[0], masks[1], pictures.trouble, _tags(row))
+    return Card(row, pictures.size, photo, heat, masks[0], masks[1], ignored, pictures.trouble, _tags(row))
 
 
 def _tags(row: InspectedImage) -> tuple[str, ...]:

@@ -20,6 +20,7 @@ Colour = tuple[int, int, int]
 Mask = NDArray[np.bool_]
 _UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 _Read = TypeVar("_Read")
+_STRIPES = 8  # pixels from one to the next
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,7 @@ class Pictures:
     mask: Mask | None
     heat: NDArray[np.float32] | None  # in multiples of the threshold
     truth: Mask | None
+    ignored: Mask | None
     trouble: tuple[str, ...]
 
 
@@ -41,9 +43,9 @@ def read_pictures(row: InspectedImage, side: int) -> Pictures:
     mask = _attempt("mask", row.mask_png, lambda data: _mask(data, fitted), trouble)
     heat = _attempt("heat map", row.heat_png, lambda data: _heat(data, fitted), trouble)
     truth = _attempt("truth mask", row.truth_mask_png, lambda data: _mask(data, fitted), trouble)
-    return Pictures(
-        photo.resize(fitted, Image.Resampling.LANCZOS, reducing_gap=2.0), photo.size, mask, heat, truth, tuple(trouble)
-    )
+    ignored = _attempt("ignored area", row.ignored_png, lambda data: _mask(data, fitted), trouble)
+    small = photo.resize(fitted, Image.Resampling.LANCZOS, reducing_gap=2.0)
+    return Pictures(small, photo.size, mask, heat, truth, ignored, tuple(trouble))
 
 
 def _attempt(name: str, data: bytes | None, read: Callable[[bytes], _Read], trouble: list[str]) -> _Read | None:
@@ -73,6 +75,13 @@ def _mask(data: bytes, size: tuple[int, int]) -> Mask:
         grey = opened.convert("L")
     # A quarter of a pixel is enough: a scratch must not vanish from a thumbnail.
     return np.asarray(grey.resize(size, Image.Resampling.BOX)) >= 64
+
+
+def read_mask(data: bytes, side: int) -> Mask:
+    """A mask's PNG, scaled down to fit into ``side`` x ``side``."""
+    with Image.open(io.BytesIO(data)) as opened:
+        size = opened.size
+    return _mask(data, _fit(size, side))
 
 
 def _heat(data: bytes, size: tuple[int, int]) -> NDArray[np.float32]:
@@ -106,6 +115,23 @@ def mask_layer(mask: Mask, colour: Colour) -> Image.Image:
     layer.putpalette([0, 0, 0, *colour, *colour, 8, 12, 20])
     layer.info["transparency"] = bytes([0, 40, 255, 150])
     return layer
+
+
+def hatched_layer(ignored: Mask) -> Image.Image:
+    """A palette picture of what doesn't count: dimmed, with light stripes and a light rim; alphas are in ``info``."""
+    y, x = np.indices(ignored.shape)
+    stripe = ignored & ((x + y) % _STRIPES < _STRIPES // 4)
+    layer = Image.fromarray(ignored.astype(np.uint8) + (stripe | (ignored & outline(~ignored, 1))))
+    layer.putpalette([0, 0, 0, 8, 12, 20, 225, 230, 236])
+    layer.info["transparency"] = bytes([0, 110, 170])
+    return layer
+
+
+def hatch(photo: Image.Image, ignored: Mask | None) -> Image.Image:
+    """The photo under the hatching of what doesn't count."""
+    if ignored is None or not ignored.any():
+        return photo
+    return Image.alpha_composite(photo.convert("RGBA"), hatched_layer(ignored).convert("RGBA")).convert("RGB")
 
 
 def blend_heat(photo: Image.Image, heat: NDArray[np.float32]) -> Image.Image:

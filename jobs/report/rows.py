@@ -32,6 +32,8 @@ class InspectedImage:
     mask_png: bytes = b""  # 8-bit PNG at the original size, white = defect
     heat_png: bytes | None = None  # 16-bit grayscale PNG at the original size, 8192 = the threshold
     truth_mask_png: bytes | None = None
+    ignored_png: bytes | None = None  # 8-bit PNG at the original size, white = doesn't count; None: all of it counts
+    out_of_sight: bool = False  # its defect lies wholly where the image is ignored
     latency_ms: float | None = None
 
     @property
@@ -39,7 +41,7 @@ class InspectedImage:
         """The verdict against the truth: ``false reject``, ``escape``, ``review``, ``right`` or ``unknown``."""
         if self.verdict == "NotDecidable":
             return "review"
-        if self.truth is None:
+        if self.truth is None or self.out_of_sight:
             return "unknown"
         if (self.truth == GOOD) == (self.verdict == "OK"):
             return "right"
@@ -48,7 +50,11 @@ class InspectedImage:
 
 @dataclass(frozen=True)
 class ProductSummary:
-    """calibration: what the model's manifest states of its threshold and false-reject rate, in words."""
+    """good, defective: images in the figures; those with a defect in the ignored area alone are in none of them.
+
+    calibration: what the model's manifest states of its threshold and false-reject rate, in words. ignored_share: of
+    each image, that doesn't count; None where all of it does.
+    """
 
     product: str
     model_version: str
@@ -65,6 +71,7 @@ class ProductSummary:
     p50_ms: float | None = None
     p99_ms: float | None = None
     calibration: str = ""
+    ignored_share: float | None = None
 
 
 @dataclass(frozen=True)

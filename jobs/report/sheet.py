@@ -6,7 +6,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from jobs.report import colours
 from jobs.report.choice import for_sheet
-from jobs.report.pictures import Colour, Pictures, blend_heat, outline, read_pictures
+from jobs.report.pictures import Colour, Pictures, blend_heat, hatch, outline, read_pictures
 from jobs.report.rows import InspectedImage, ProductSummary, Report
 
 PANEL, GAP, COLUMNS = 172, 4, 3  # a cell is three panels; pixels
@@ -100,6 +100,8 @@ def _product_heading(pen: ImageDraw.ImageDraw, top: int, name: str, summary: Pro
         text += f"   {summary.escapes} of {summary.defective} defects escaped   {summary.reviews} to review"
         if summary.image_auroc is not None:
             text += f"   image AUROC {summary.image_auroc:.4f}"
+        if summary.ignored_share is not None:
+            text += f"   {summary.ignored_share:.1%} ignored (hatched)"
     left = MARGIN + pen.textlength(title, font=_font(24)) + 22
     pen.text((left, top + 20), _fitted(pen, text, _font(16), WIDTH - MARGIN - left), fill=_SOFT, font=_font(16))
 
@@ -132,14 +134,14 @@ def _cell(sheet: Image.Image, pen: ImageDraw.ImageDraw, left: int, top: int, row
 def _heat_panel(pictures: Pictures) -> Image.Image | None:
     if pictures.heat is None:
         return None
-    panel = blend_heat(pictures.photo, pictures.heat)
+    panel = hatch(blend_heat(pictures.photo, pictures.heat), pictures.ignored)
     if pictures.truth is not None:
         panel.paste(colours.TRUTH, mask=Image.fromarray(outline(pictures.truth, 1)))
     return panel
 
 
 def _region_panel(pictures: Pictures, row: InspectedImage) -> Image.Image:
-    panel = pictures.photo.copy()
+    panel = hatch(pictures.photo.copy(), pictures.ignored)
     if pictures.mask is not None:
         panel.paste(colours.MASK, mask=Image.fromarray(outline(pictures.mask, 1)))
     pen = ImageDraw.Draw(panel)

@@ -5,7 +5,7 @@
   const dialog = document.querySelector("dialog");
   const stage = dialog.querySelector(".stage");
   const chosen = { product: "", tag: "all" };
-  const shown = new Set(["heat", "regions"]);
+  const shown = new Set(["heat", "regions", "ignored"]);
   let current = 0;
 
   const visible = () => cards.filter((card) => !card.hidden);
@@ -62,7 +62,7 @@
   });
   document.addEventListener("keydown", (event) => {
     if (event.ctrlKey || event.metaKey || event.altKey) return;
-    const layer = { h: "heat", r: "regions", m: "mask", t: "truth" }[event.key.toLowerCase()];
+    const layer = { h: "heat", r: "regions", m: "mask", t: "truth", i: "ignored" }[event.key.toLowerCase()];
     if (layer) setLayer(layer, !shown.has(layer));
     else if (dialog.open && event.key === "ArrowLeft") step(-1);
     else if (dialog.open && event.key === "ArrowRight") step(1);

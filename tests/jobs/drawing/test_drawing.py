@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.drawing import KINDS, PRODUCTS, draw, draw_dataset
+from jobs.drawing import KINDS, PRODUCTS, background, draw, draw_dataset
 from jobs.drawing.products import DIFFERS_BY
 
 SIZE = 160
@@ -92,3 +92,12 @@ def test_data_sets_repeat_for_a_seed_and_share_nothing_between_seeds(tmp_path: P
     assert contents("one") == contents("again")
     assert not set(contents("one").values()) & set(contents("other").values())
     assert len(set(contents("one").values())) == 4, "no image of a data set is drawn twice"
+
+
+def test_no_defect_reaches_into_the_background_and_a_cloth_has_none():
+    behind = background("flange", SIZE)
+    assert behind is not None
+    assert 0.3 < behind.mean() < 0.5
+    for seed in range(12):
+        assert not draw("flange", seed, "rim_chip", SIZE).mask[behind].any()
+    assert background("twill", SIZE) is None

@@ -273,3 +273,39 @@ def test_the_contact_sheet_has_the_promised_size_and_shows_worst_borderline_and_
     assert max(chosen) == rows[59].normalised_score
     assert min(chosen) == rows[0].normalised_score
     assert sum(abs(score - 1) < 0.2 for score in chosen) >= 4
+
+
+def ignored() -> bytes:
+    area = np.zeros((HIGH, WIDE), np.uint8)
+    area[40:] = 255
+    return png(area)
+
+
+def test_an_ignored_area_is_hatched_on_page_and_sheet_and_its_share_is_told(tmp_path: Path) -> None:
+    rows = [inspected(number, 0.4, ignored_png=ignored()) for number in range(3)]
+    plain = report_of([replace(row, ignored_png=None) for row in rows])
+    told = replace(report_of(rows), summaries=[replace(plain.summaries[0], ignored_share=0.375)])
+    pages = [tmp_path / "plain.html", tmp_path / "told.html"]
+    sheets = [tmp_path / "plain.png", tmp_path / "told.png"]
+    for report, page, sheet in zip((plain, told), pages, sheets, strict=True):
+        write_page(page, report)
+        write_contact_sheet(sheet, report)
+    without, with_area = (page.read_text() for page in pages)
+    assert "37.5 % of each image is ignored" in with_area
+    assert with_area.count('class="layer ignored ignored-0"') == 3
+    assert with_area.count('data-layer="ignored"') == 2
+    (uri,) = re.findall(r"\.ignored-0 \{ background-image: url\(data:image/png;base64,([^)]+)\)", with_area)
+    layer = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri))).convert("RGBA"))
+    assert not layer[:40, :, 3].any()
+    assert layer[40:, :, 3].all()
+    assert not re.search(r'class="layer ignored|data-layer="ignored"|is ignored', without)
+    one, other = (np.asarray(Image.open(sheet).convert("RGB")).astype(int) for sheet in sheets)
+    changed = np.abs(one - other).any(axis=2)
+    assert one.shape == other.shape
+    assert changed.any(axis=1).sum() >= 24  # the lower rows of the panels, and the heading
+
+
+def test_a_defect_in_the_ignored_area_alone_is_no_escape() -> None:
+    row = inspected(1, 0.4, "scratch")
+    assert row.outcome == "escape"
+    assert replace(row, out_of_sight=True).outcome == "unknown"
