@@ -186,7 +186,7 @@ class Engine:
             total = sum(kept.bytes for kept in self._residents.values())
             while total > self._memory_limit_bytes and len(self._residents) > 1:
                 _, evicted = self._residents.popitem(last=False)
-                total -= evicted.student.bytes
+                total -= evicted.bytes
 
 
 def _check(index: int, frame: Frame, key: str, preprocessing: Preprocessing) -> None:
