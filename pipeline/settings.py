@@ -11,22 +11,39 @@ from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, Settings
 
 from model import FitOptions
 from model.fitting.options import MOST_SCORE_SHIFT
+from model.teachers import TEACHERS
 from pipeline.contracts.names import ProductName
 from pipeline.errors import SettingsError
 from pipeline.telemetry.logs import LogFormat
+from pipeline.wrong_settings import (
+    ADDRESSES,
+    BUCKET,
+    DEVICE,
+    ENDPOINT,
+    SEE,
+    TOPIC_PREFIX,
+    in_words,
+    not_json,
+    variable_of,
+)
 
 SECRETS = (("s3", "access_key"), ("s3", "secret_key"), ("kafka", "username"), ("kafka", "password"))
 OTHER_VARIABLES = ("config", "local", "weights_dir")  # read elsewhere, not settings
 HEADERS_BYTES = 65_536
+DAY_S = 86_400
+INT32_MOST = 2_147_483_647
+"""What the protocol of Kafka has room for."""
 DEFAULT_FILE = Path("linewatch.yaml")
 
 
 class Section(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
 
 class Kafka(Section):
-    bootstrap_servers: str = Field("127.0.0.1:9092", description="Brokers to ask first, comma-separated host:port")
+    bootstrap_servers: str = Field(
+        "127.0.0.1:9092", pattern=ADDRESSES.pattern, description="Brokers to ask first, comma-separated host:port"
+    )
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = Field(
         "PLAINTEXT", description="How clients connect"
     )
@@ -36,35 +53,48 @@ class Kafka(Section):
     ca_file: str | None = Field(None, description="With an SSL protocol: PEM file of the authority to trust")
     username: SecretStr | None = Field(None, description="With SASL; environment only")
     password: SecretStr | None = Field(None, description="With SASL; environment only")
-    group: str = Field("linewatch", description="Consumer group of the replicas; also begins their transactional ids")
+    group: str = Field(
+        "linewatch",
+        min_length=1,
+        max_length=200,
+        description="Consumer group of the replicas; also begins their transactional ids",
+    )
     static_membership: bool = Field(
         False, description="Members keep their partitions through a restart that is shorter than the session timeout"
     )
-    session_timeout_ms: int = Field(6000, ge=1000, description="A silent replica loses its partitions after this long")
-    transaction_timeout_ms: int = Field(20000, ge=1000, description="The broker aborts an open transaction after this")
+    session_timeout_ms: int = Field(
+        6000, ge=1000, le=INT32_MOST // 2, description="A silent replica loses its partitions after this long"
+    )
+    transaction_timeout_ms: int = Field(
+        20000, ge=1000, le=INT32_MOST, description="The broker aborts an open transaction after this"
+    )
     delivery: Literal["auto", "exactly_once", "at_least_once"] = Field(
         "auto", description="auto probes once whether the broker hides aborted transactions"
     )
 
 
 class Topics(Section):
-    prefix: str = Field("linewatch", pattern=r"^[a-z0-9][a-z0-9-]{0,40}$", description="First word of each topic")
+    prefix: str = Field("linewatch", pattern=TOPIC_PREFIX.pattern, description="First word of each topic")
     partitions: int = Field(
         8, ge=1, le=1024, description="Partitions of images, events and masks: >= 2 x most replicas"
     )
-    replication_factor: int = Field(1, ge=1, description="Copies of each partition: 3 on a cluster of three brokers")
+    replication_factor: int = Field(
+        1, ge=1, le=32_767, description="Copies of each partition: 3 on a cluster of three brokers"
+    )
     min_insync_replicas: int | None = Field(
         None,
         ge=1,
         description="Copies that must hold a message before it is acknowledged: 2 of 3; none: the broker's own",
     )
-    max_message_bytes: int = Field(16_777_216, ge=65_536, description="Largest message the topics take")
+    max_message_bytes: int = Field(
+        16_777_216, ge=65_536, le=INT32_MOST - HEADERS_BYTES, description="Largest message the topics take"
+    )
 
     @model_validator(mode="after")
     def _enough_copies(self) -> "Topics":
         if self.min_insync_replicas is not None and self.min_insync_replicas > self.replication_factor:
             raise ValueError(
-                f"min_insync_replicas {self.min_insync_replicas} is more than replication_factor "
+                f"topics.min_insync_replicas {self.min_insync_replicas} is more than replication_factor "
                 f"{self.replication_factor}: a message cannot be on more copies than there are"
             )
         return self
@@ -96,15 +126,15 @@ class Topics(Section):
 
 class S3(Section):
     endpoint: str = Field(
-        "http://127.0.0.1:9000", pattern=r"^https?://[^/@\s]+/?$", description="URL of the S3-compatible store"
+        "http://127.0.0.1:9000", pattern=ENDPOINT.pattern, description="URL of the S3-compatible store"
     )
-    bucket: str = Field(
-        "linewatch", pattern=r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$", description="Bucket of images, models and masks"
-    )
-    region: str = Field("us-east-1", description="Region that requests are signed for")
+    bucket: str = Field("linewatch", pattern=BUCKET.pattern, description="Bucket of images, models and masks")
+    region: str = Field("us-east-1", min_length=1, description="Region that requests are signed for")
     access_key: SecretStr | None = Field(None, description="Environment only")
     secret_key: SecretStr | None = Field(None, description="Environment only")
-    timeout_s: float = Field(10.0, gt=0, description="Longest wait for an answer before a call is tried again")
+    timeout_s: float = Field(
+        10.0, gt=0, le=DAY_S, description="Longest wait for an answer before a call is tried again"
+    )
 
 
 class Limits(Section):
@@ -129,11 +159,13 @@ class Stream(Section):
         "never", description="Publish the 16-bit heat map beside the mask: for no image, for flagged ones, for all"
     )
     min_area_px: int | None = Field(None, ge=1, description="Smallest region kept, in px of the original image")
-    release_poll_s: float = Field(2.0, gt=0, description="How often champion aliases are looked up")
+    release_poll_s: float = Field(2.0, gt=0, le=DAY_S, description="How often champion aliases are looked up")
     poison_attempts: int = Field(
         2, ge=1, le=100, description="How often a suspect of ending its process is tried alone before it is set aside"
     )
-    heartbeat_timeout_s: float = Field(60.0, gt=0, description="A worker silent for longer fails its health check")
+    heartbeat_timeout_s: float = Field(
+        60.0, gt=0, le=DAY_S, description="A worker silent for longer fails its health check"
+    )
 
     @property
     def transaction_s(self) -> float:
@@ -141,7 +173,7 @@ class Stream(Section):
 
 
 class Engine(Section):
-    device: str = Field("auto", description="auto, cpu or cuda")
+    device: str = Field("auto", pattern=DEVICE.pattern, description="auto, cpu or cuda")
     backend: Literal["auto", "torch", "openvino"] = Field(
         "auto", description="What computes scores; auto: OpenVINO on a CPU, PyTorch on a GPU"
     )
@@ -158,9 +190,11 @@ class Serving(Section):
     max_replicas: int | None = Field(
         None, ge=1, description="Scale on consumer lag up to this many, and to the number of partitions; none: don't"
     )
-    drain_s: float = Field(30.0, gt=0, description="Scaling: a lag shall be worked off within this time")
-    upscale_delay_s: float = Field(3.0, ge=0, description="Scaling: more replicas must be wanted for so long")
-    downscale_delay_s: float = Field(60.0, ge=0, description="Scaling: fewer replicas must be wanted for so long")
+    drain_s: float = Field(30.0, gt=0, le=DAY_S, description="Scaling: a lag shall be worked off within this time")
+    upscale_delay_s: float = Field(3.0, ge=0, le=DAY_S, description="Scaling: more replicas must be wanted for so long")
+    downscale_delay_s: float = Field(
+        60.0, ge=0, le=DAY_S, description="Scaling: fewer replicas must be wanted for so long"
+    )
     max_replicas_per_node: int | None = Field(
         None, ge=1, le=100, description="Spread replicas: no node gets more than this many"
     )
@@ -262,7 +296,11 @@ class Settings(BaseSettings):
         named = file or (Path(os.environ["LINEWATCH_CONFIG"]) if os.environ.get("LINEWATCH_CONFIG") else None)
         path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         _check_environment(cls.model_fields)
-        return cls.from_values(_read_yaml(path) if path else {}, where=str(path or "the environment"))
+        settings = cls.from_values(_read_yaml(path) if path else {}, where=str(path or "the environment"))
+        _check_teacher(settings.fit.backbone, "fit", path)
+        for product in settings.products:
+            _check_teacher(settings.fit_options(product).backbone, f"products.{product}.fit", path)
+        return settings
 
     @classmethod
     def from_values(cls, values: dict[str, Any], where: str = "the given values") -> "Settings":
@@ -277,11 +315,9 @@ class Settings(BaseSettings):
         try:
             return cls(**values)
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"{where}: {name}: {first['msg']} (see docs/configuration.md)") from None
+            raise SettingsError(in_words(error, where, SECRETS)) from None
         except ValueError as error:  # pydantic-settings: an environment variable that is no JSON
-            raise SettingsError(f"{where}: {error} (see docs/configuration.md)") from None
+            raise SettingsError(not_json() or f"{where}: {error}") from None
 
     @classmethod
     def received(cls, values: dict[str, Any]) -> "Settings":
@@ -318,7 +354,8 @@ class Settings(BaseSettings):
         try:
             return Settings.received(values)
         except ValidationError as error:
-            raise SettingsError(f"{', '.join(chosen)}: {error.errors()[0]['msg']}") from None
+            options = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
+            raise SettingsError(in_words(error, options, SECRETS)) from None
 
     def fit_options(self, product: str) -> FitOptions:
         """The fit options of one product: the common ones with its own on top.
@@ -330,9 +367,8 @@ class Settings(BaseSettings):
         try:
             return FitOptions.model_validate({**self.fit.model_dump(), **own})
         except ValidationError as error:
-            first = error.errors()[0]
-            name = ".".join(str(part) for part in first["loc"])
-            raise SettingsError(f"products.{product}.fit.{name}: {first['msg']}") from None
+            within = ("products", product, "fit")
+            raise SettingsError(in_words(error, f"products.{product}.fit", SECRETS, within)) from None
 
 
 class _Received(Settings):
@@ -359,17 +395,31 @@ def _check_environment(known: Iterable[str]) -> None:
             )
 
 
+def _check_teacher(backbone: str, section: str, path: Path | None) -> None:
+    """The method itself knows no other either, but would say so only after minutes, within a fit."""
+    if backbone not in TEACHERS:
+        setting = f"{section}.backbone"
+        where = variable_of(setting.split(".")) or path or "the settings"
+        raise SettingsError(f"{where}: {setting} must be one of {', '.join(TEACHERS)}, not {backbone!r} {SEE}")
+
+
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.safe_load(path.read_text())
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise SettingsError(f"can't read the settings file {path}: {error.strerror}") from None
     except UnicodeDecodeError:
         raise SettingsError(f"{path} is not YAML: it is not UTF-8 text") from None
     except yaml.YAMLError as error:
-        raise SettingsError(f"{path} is not YAML: {str(error).splitlines()[0]}") from None
+        raise SettingsError(f"{path} is not YAML: {_yaml_trouble(error)}") from None
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise SettingsError(f"{path}: expected a mapping of sections such as 'kafka:' and 's3:'")
     return values
+
+
+def _yaml_trouble(error: yaml.YAMLError) -> str:
+    problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+    first = problem or str(error).splitlines()[0]
+    return f"{first} (line {mark.line + 1}, column {mark.column + 1})" if mark else first

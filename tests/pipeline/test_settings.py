@@ -162,6 +162,76 @@ def test_an_ignored_area_that_cannot_be_meant_is_refused_in_words(ignore: str) -
         own.fit_options("cap")
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        ("S3__TIMEOUT_S", "soon", "s3.timeout_s must be a number, not 'soon'"),
+        ("S3__TIMEOUT_S", "0", "s3.timeout_s must be more than 0, not '0'"),
+        ("S3__TIMEOUT_S", "inf", "s3.timeout_s must be a finite number, not 'inf'"),
+        ("S3__TIMEOUT_S", "1e300", "s3.timeout_s must be at most 86400, not '1e300'"),
+        ("S3__BUCKET", "My.Bucket", "s3.bucket must be 3 to 63 lower-case letters, digits and '-', with no '-' at"),
+        ("S3__ENDPOINT", "127.0.0.1:9000", "s3.endpoint must be http:// or https:// and a host"),
+        ("S3__ENDPOINT", "http://127.0.0.1:99999", "s3.endpoint must be http:// or https:// and a host"),
+        ("KAFKA__DELIVERY", "maybe", "kafka.delivery must be 'auto', 'exactly_once' or 'at_least_once', not 'maybe'"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "broker", "kafka.bootstrap_servers must be host:port, or several"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "broker:x", "kafka.bootstrap_servers must be host:port, or several"),
+        ("KAFKA__BOOTSTRAP_SERVERS", "a:9092,b:65536", "kafka.bootstrap_servers must be host:port, or several"),
+        ("KAFKA__GROUP", "", "kafka.group must not be empty, not ''"),
+        ("KAFKA__GROUPP", "a", "kafka.groupp is no setting"),
+        ("KAFKA__SESSION_TIMEOUT_MS", "99999999999", "kafka.session_timeout_ms must be at most 1073741823"),
+        ("kafka__static_membership", "perhaps", "kafka.static_membership must be true or false, not 'perhaps'"),
+        ("TOPICS__PREFIX", "A B", "topics.prefix must be 1 to 41 lower-case letters, digits and '-'"),
+        ("STREAM__BATCH_IMAGES", "1.5", "stream.batch_images must be a whole number, not '1.5'"),
+        ("ENGINE__DEVICE", "tpu", "engine.device must be auto, cpu, cuda, or cuda:N"),
+        ("SERVING__MAX_REPLICAS", "100", "serving.max_replicas is 100: it lies between"),
+        ("LIMITS__INLINE_BYTES", "16777216", "limits.inline_bytes must stay 65536 bytes under"),
+        ("TOPICS__MIN_INSYNC_REPLICAS", "2", "topics.min_insync_replicas 2 is more than"),
+        ("FIT__SIZE", "100", "fit.size must be a multiple of 32, not '100'"),
+        ("FIT__BACKBONE", "vgg", "fit.backbone must be one of efficientnet_lite0, "),
+        ("KAFKA", "abc", "kafka must be a mapping as JSON"),
+        ("PRODUCTS", '{"bottle": {"cron": 5}}', "products.bottle.cron must be text, not 5"),
+        ("PRODUCTS", '{"bo/ttle": {}}', "products.bo/ttle can't name a product"),
+        ("PRODUCTS__BOTTLE", "abc", "products.bottle must be a mapping of settings"),
+        ("PRODUCTS__BOTTLE__FIT", "abc", "products.bottle.fit must be a mapping as JSON"),
+        ("PRODUCTS__BOTTLE__FIT__STEPS", "many", "products.bottle.fit.steps must be a whole number, not 'many'"),
+        ("PRODUCTS__BOTTLE__FIT__BACKBONE", "vgg", "products.bottle.fit.backbone must be one of"),
+    ],
+)
+def test_a_wrong_variable_is_named_with_its_rule_in_words(
+    variable: str, value: str, said: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(f"LINEWATCH_{variable}", value)
+    file = written("stream: {transaction_images: 32}")
+    with pytest.raises(SettingsError) as caught:
+        Settings.load(file)
+    told = str(caught.value)
+    assert told.startswith(f"LINEWATCH_{variable}: {said}"), told
+    assert "\n" not in told
+    assert not {"Input", "pattern", "Value error"} & set(told.replace(",", " ").split())
+
+
+def test_addresses_may_be_several_have_blanks_and_be_ipv6() -> None:
+    servers = "a.example.com:9092, [::1]:9093 ,10.0.0.1:65535"
+    assert Settings.from_values({"kafka": {"bootstrap_servers": servers}}).kafka.bootstrap_servers == servers
+    for endpoint in ("http://[::1]:9000", "https://s3.example.com", "https://s3.example.com:443/"):
+        assert Settings.from_values({"s3": {"endpoint": endpoint}}).s3.endpoint == endpoint
+
+
+def test_what_the_file_sets_wrongly_is_the_files() -> None:
+    assert refusal("s3: {timeout_s: soon}").startswith("settings.yaml: s3.timeout_s must be a number, not 'soon'")
+    own = "products: {cap: {fit: {steps: many}}}"
+    assert refusal(own).startswith("products.cap.fit: products.cap.fit.steps must be a whole number")
+    assert "(line 2, column 1)" in refusal("kafka: {group: [\n")
+
+
+def test_a_secret_that_is_wrong_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("LINEWATCH_S3", '{"secret_key": ["very-secret"]}')
+    with pytest.raises(SettingsError) as caught:
+        Settings.load()
+    assert str(caught.value).startswith("LINEWATCH_S3: s3.secret_key must be text")
+    assert "very-secret" not in str(caught.value)
+
+
 @given(st.text(alphabet="abcdefghijklmnop0123456789/+", min_size=12, max_size=40))
 def test_no_secret_in_what_is_written_shown_or_logged(secret: str) -> None:
     settings = Settings(
