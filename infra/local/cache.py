@@ -8,20 +8,35 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from infra.local.errors import FolderUnusable
+
 
 def cache_dir() -> Path:
     """`$XDG_CACHE_HOME/linewatch`, or `~/.cache/linewatch`."""
     configured = os.environ.get("XDG_CACHE_HOME", "")
     # The XDG rules say to ignore a relative path.
-    base = Path(configured) if Path(configured).is_absolute() else Path.home() / ".cache"
-    return base / "linewatch"
+    if Path(configured).is_absolute():
+        return Path(configured) / "linewatch"
+    try:
+        return Path.home() / ".cache" / "linewatch"
+    except RuntimeError:
+        raise FolderUnusable(
+            "There is no home folder to keep fetched programs in: set HOME or XDG_CACHE_HOME."
+        ) from None
 
 
 @contextmanager
 def filling(name: str) -> Iterator[Path]:
     """Alone in filling one part of the cache: a second process waits here, and then finds it filled."""
     folder = cache_dir()
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / f"{name}.lock").open("w") as lock:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = (folder / f"{name}.lock").open("w")
+    except OSError as error:
+        raise FolderUnusable(
+            f"Fetched programs can't be kept in {folder} ({error.strerror}): set XDG_CACHE_HOME to a folder that "
+            "can be written to."
+        ) from None
+    with lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield folder

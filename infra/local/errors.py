@@ -6,7 +6,7 @@ LocalServersError
 ├── NotReady         a server was started but ended, or did not answer in time
 ├── AlreadyRunning   this data folder's servers run already
 ├── Busy             another process is starting or stopping this data folder's servers
-└── FolderUnusable   the data folder holds other things, or its record cannot be read
+└── FolderUnusable   the data folder holds other things, or its record cannot be read; it or the cache cannot be written
 """
 
 from __future__ import annotations
@@ -37,4 +37,4 @@ class Busy(LocalServersError):
 
 
 class FolderUnusable(LocalServersError):
-    """The data folder holds other things, or its record cannot be read."""
+    """The data folder holds other things, or its record cannot be read; it or the cache cannot be written."""

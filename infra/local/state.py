@@ -63,7 +63,12 @@ def prepare_data_dir(data_dir: Path) -> None:
             )
     elif data_dir.exists():
         raise FolderUnusable(f"{data_dir} is a file: give an empty or a new folder for the data.")
-    make_private_folder(data_dir)
+    try:
+        make_private_folder(data_dir)
+    except OSError as error:
+        raise FolderUnusable(
+            f"The data folder {data_dir} can't be made ({error.strerror}): give another by --data-dir."
+        ) from None
     for name in ("logs", "kafka", "s3"):
         make_private_folder(data_dir / name)
     # The folder lies in a checkout by default, and holds credentials.

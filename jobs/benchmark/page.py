@@ -32,7 +32,7 @@ def write_worst(path: Path, plan: Plan, results: dict[Method, dict[str, list[Res
     html = environment.get_template("worst.html").render(
         method=method, seed=plan.seeds[0], options=plan.options, categories=categories, mask=MASK, truth=TRUTH
     )
-    path.write_text(html)
+    path.write_text(html, encoding="utf-8")
 
 
 def _case(case: WorstCase, category: str) -> dict[str, Any]:

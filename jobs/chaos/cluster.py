@@ -12,6 +12,7 @@ import psutil
 
 from infra.local.network import Network
 from jobs.line.deploy import free_port
+from jobs.session.ending import handlers_kept
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024
 RESTART_AFTER_S = 3.0
@@ -41,9 +42,10 @@ class LoopbackNodes:
     def add(self) -> None:
         address = f"127.0.0.{self._next}"
         self._next = self._next + 1 if self._next < 250 else _FIRST_WORKER
-        node = self._cluster.add_node(
-            num_cpus=self._cpus, node_ip_address=address, object_store_memory=OBJECT_STORE_BYTES, wait=True
-        )
+        with handlers_kept():
+            node = self._cluster.add_node(
+                num_cpus=self._cpus, node_ip_address=address, object_store_memory=OBJECT_STORE_BYTES, wait=True
+            )
         self._nodes.append((address, node))
 
     def kill(self, pick: float) -> str:
@@ -123,17 +125,16 @@ def ray_cluster(nodes: int, cpus: int, network: Network | None, folder: Path) ->
     # The last words of every raylet that is killed, some hundred lines each; they are in Ray's logs too.
     worker.print_to_stdstream = lambda *_, **__: None
 
-    cluster = Cluster(
-        initialize_head=True,
-        head_node_args={
-            "num_cpus": 0,
-            "node_ip_address": network.address(0) if network else "127.0.0.2",
-            "include_dashboard": True,
-            "dashboard_host": "127.0.0.1",
-            "dashboard_port": free_port(),  # beside another Ray of this machine
-            "object_store_memory": OBJECT_STORE_BYTES,
-        },
-    )
+    head = {
+        "num_cpus": 0,
+        "node_ip_address": network.address(0) if network else "127.0.0.2",
+        "include_dashboard": True,
+        "dashboard_host": "127.0.0.1",
+        "dashboard_port": free_port(),  # beside another Ray of this machine
+        "object_store_memory": OBJECT_STORE_BYTES,
+    }
+    with handlers_kept():
+        cluster = Cluster(initialize_head=True, head_node_args=head)
     try:
         if network is None:
             yield cluster.address, LoopbackNodes(cluster, nodes, cpus)

@@ -31,7 +31,7 @@ from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
 from jobs.chaos.samples import Sample, Samples, draw, longest_standstill_s, memory, most_behind
 from jobs.line.deploy import delivery, deploy, shut_down
-from jobs.session.connect import open_store
+from jobs.session.connect import make_store
 from jobs.session.progress import Screen
 from jobs.session.ray_session import ray_session
 from pipeline.errors import LinewatchError, ServingError
@@ -92,7 +92,7 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
             _environment(servers)
             address, nodes = stack.enter_context(ray_cluster(run.nodes, run.replicas_per_node, network, folder))
             settings = _settings(run, address)
-            store = open_store(settings)
+            store = make_store(settings)
             ensure_topics(settings)
             good, sent = draw_images(folder / "images", run.seed)
             publish_model(good, store, step.say)

@@ -1,7 +1,9 @@
 """The `linewatch` command line. Heavy imports wait until a command needs them, so that help comes at once."""
 
+import errno
 import logging
 import os
+import signal
 import warnings
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,9 @@ from jobs.cli.replay import replay
 from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup
 from jobs.cli.stream import deadletters, events, serve
+from jobs.cli.terminal import take_any_text
 from jobs.cli.weights import weights
+from jobs.session import ending
 
 ORDER = (
     ("First steps", ("demo", "doctor", "local", "setup", "config")),
@@ -36,6 +40,15 @@ ORDER = (
 class Linewatch(click.Group):
     """Groups commands by what a person does with them, and turns linewatch's own errors into one line."""
 
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """As a process of its own, whose signals and terminal are this command's."""
+        take_any_text()
+        ending.listen()
+        try:
+            return self.main(*args, **kwargs)
+        finally:
+            ending.over()
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         for title, names in ORDER:
             with formatter.section(title):
@@ -45,22 +58,40 @@ class Linewatch(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         try:
             return super().invoke(ctx)
-        except (click.ClickException, click.exceptions.Exit, click.Abort):
+        except (click.exceptions.Exit, click.UsageError):
             raise
         except KeyboardInterrupt:
-            raise click.Abort from None
+            raise _ended() from None
         except Exception as error:
-            if ctx.params.get("debug") or not _ours(error):
+            if ctx.params.get("debug") and not isinstance(error, click.ClickException | click.Abort):
                 raise
-            raise click.ClickException(str(error)) from None
+            if ending.received():  # whatever it says, it was told to end
+                raise _ended() from None
+            line = _line(error)
+            if line is None:
+                raise
+            raise click.ClickException(line) from None
 
 
-def _ours(error: Exception) -> bool:
+def _ended() -> click.exceptions.Exit:
+    """Before its time. The status is what shells make of a process that a signal has ended."""
+    number = ending.received() or signal.SIGINT
+    click.echo(f"Ended by {'Ctrl-C' if number == signal.SIGINT else number.name}.", err=True)
+    return click.exceptions.Exit(128 + number)
+
+
+def _line(error: Exception) -> str | None:
+    """What a person is told of an error; None where it is click's, or a fault of linewatch's own."""
     from infra.local import LocalServersError
     from model import ModelError
     from pipeline.errors import LinewatchError
 
-    return isinstance(error, LinewatchError | ModelError | LocalServersError)
+    if isinstance(error, LinewatchError | ModelError | LocalServersError):
+        return str(error)
+    if isinstance(error, OSError) and error.strerror and error.errno != errno.EPIPE:
+        # A file, a folder, a disk: all of them are for a person to mend. --debug shows where it was met.
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
 
 
 @click.group(cls=Linewatch, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

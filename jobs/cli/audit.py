@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from jobs.cli.outputs import OutputFile
+
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +35,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
     help="Count images that came at T or later: an ISO 8601 time, or 30m, 2h, 1d ago.  [default: all that is kept]",
 )  # fmt: skip
 @click.option("--until", metavar="T", callback=_moment, help="Count images that came before T.  [default: now]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
 @click.pass_context
 def audit(ctx: click.Context, since: datetime | None, until: datetime | None, json_file: Path | None) -> None:
     """Count every image against its event, its mask or its dead letter, and say what is off.

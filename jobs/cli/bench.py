@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from jobs.cli.outputs import OutputFile
+
 
 @click.group()
 def bench() -> None:
@@ -20,7 +22,7 @@ def bench() -> None:
 
 @bench.command()
 @click.argument("folder", type=click.Path(path_type=Path))
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Decides fits and splits.")
 @click.option("--splits", default=20, show_default=True, type=click.IntRange(min=1), help="Random splits a category.")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]")
@@ -61,7 +63,7 @@ def measured_alike(command: Callable[..., None]) -> Callable[..., None]:
         click.option("--threads", type=click.IntRange(min=1), help="For every mode alike.  [default: all cores]"),
         click.option("--device", default="cpu", show_default=True, help="Where linewatch computes: cpu or cuda."),
         click.option("--photos", type=click.Path(path_type=Path), help="Folder of photographs; none draws some."),
-        click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all here."),
+        click.option("--json", "json_file", type=OutputFile(), help="Write all here."),
     )):  # fmt: skip
         command = option(command)
     return command
@@ -171,7 +173,7 @@ def train(
     "--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side of the network's input."
 )
 @click.option("--seed", default=0, show_default=True, type=click.IntRange(min=0), help="Of mosaics, defects and fits.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), metavar="FILE", help="Figures.")
+@click.option("--json", "json_file", type=OutputFile(), metavar="FILE", help="Figures.")
 def tiles(
     folder: Path, side: int, mosaics: int, train: int, steps: int | None, size: int, seed: int, json_file: Path | None
 ) -> None:
@@ -201,7 +203,7 @@ def _command_line() -> str:
 @click.option("--batch", default=16, show_default=True, type=click.IntRange(min=1), help="Most images at once.")
 @click.option("--repeats", default=5, show_default=True, type=click.IntRange(min=1), help="Of each side, in turn.")
 @click.option("--seconds", default=10.0, show_default=True, type=float, help="Of one repeat of one side.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write all here.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write all here.")
 def stream(backbone: str, threads: int, batch: int, repeats: int, seconds: float, json_file: Path | None) -> None:
     """Measure what the stream costs: from topic to committed event with mask, beside the bare engine.
 

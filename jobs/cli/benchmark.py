@@ -6,6 +6,8 @@ from typing import Any
 
 import click
 
+from jobs.cli.outputs import OutputFile, OutputFolder
+
 METHODS = (
     "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
     "fused_targets", "straight", "no_dropout", "knn", "mahalanobis",
@@ -21,9 +23,9 @@ def _shared(command: Any) -> Any:
         click.option("--seeds", default=3, show_default=True, type=click.IntRange(min=1), help="How many."),
         click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the method's own]"),
         click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side in pixels."),
-        click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Figures."),
+        click.option("--json", "json_file", type=OutputFile(), help="Figures."),
         click.option(
-            "--out", default=Path("benchmark-results"), show_default=True, type=click.Path(path_type=Path),
+            "--out", default=Path("benchmark-results"), show_default=True, type=OutputFolder(),
             help="Folder for the runs, the table and the page. Runs that lie there are not run again.",
         ),
     )  # fmt: skip
@@ -75,7 +77,7 @@ def benchmark(
         raise click.UsageError("knn and mahalanobis see resized images alone: leave out --tiles, or these methods")
     plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, precision=precision, tiles=tiles)
     text = "\n".join([markdown(plan, results), leads_table(results, plan.methods)])
-    (out / "table.md").write_text(text)
+    (out / "table.md").write_text(text, encoding="utf-8")
     page = out / "worst.html"
     write_worst(page, plan, results)
     found = {**figures(plan, results), "leads": leads(results, plan.methods)}
@@ -109,7 +111,7 @@ def ablate(
 
     plan, results = _run(folder, backbone, only, seeds, steps, size, out, METHODS)
     text = ablation_table(plan, results)
-    (out / "ablation.md").write_text(text + "\n" + markdown(plan, results))
+    (out / "ablation.md").write_text(text + "\n" + markdown(plan, results), encoding="utf-8")
     draw_level_weights(out / "level-weights.png", results[plan.methods[0]])
     found = {**figures(plan, results), "leads": leads(results, plan.methods)}
     (json_file or out / "ablation.json").write_text(json.dumps(found, indent=2) + "\n")

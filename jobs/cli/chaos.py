@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from jobs.cli.outputs import OutputFile, OutputFolder
+
 if TYPE_CHECKING:
     from jobs.chaos.plan import Fault, Kind
 
@@ -40,10 +42,8 @@ if TYPE_CHECKING:
     "cut and split. May be repeated.",
 )  # fmt: skip
 @click.option("--at", multiple=True, metavar="KIND=S", help="Once, so many seconds after the start. May be repeated.")
-@click.option(
-    "--folder", type=click.Path(path_type=Path), default=Path("chaos-results"), show_default=True, help="New."
-)
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--folder", type=OutputFolder(), default=Path("chaos-results"), show_default=True, help="New.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
 @click.pass_context
 def chaos(
     ctx: click.Context,

@@ -1,10 +1,13 @@
 """`linewatch ingest`, `evaluate` and `score`: images in, judgements out, without the stream."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 import click
+
+from jobs.cli.outputs import OutputFile, OutputFolder
 
 
 def _product(_: click.Context, __: click.Parameter, text: str) -> str:
@@ -33,14 +36,13 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
     Example:  linewatch ingest photos/good --product bottle
     """
     from jobs.fitting.datasets import Datasets
-    from jobs.session.connect import load_settings, open_store
+    from jobs.session.connect import load_settings, make_store
     from jobs.session.progress import Screen
     from model import ImageLimits
 
-    settings = load_settings(config)
-    screen = Screen()
+    settings, screen = load_settings(config), Screen()
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
-    datasets = Datasets(open_store(settings))
+    datasets = Datasets(make_store(settings, screen.say))
     with screen.step(f"Reading {folder}") as step:
         report = datasets.ingest(folder, product, limits=limits, on_image=step.advance)
     for path, reason in report.refused:
@@ -55,7 +57,7 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
 @click.command()
 @product_option
 @click.option("--version", "-v", metavar="V", help="Which version.  [default: the champion]")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
 @click.pass_obj
 def evaluate(config: Path | None, product: str, version: str | None, json_file: Path | None) -> None:
     """Judge a version by the product's labelled images.
@@ -90,9 +92,7 @@ def evaluate(config: Path | None, product: str, version: str | None, json_file: 
 @click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
 @product_option
 @click.option("--version", "-v", metavar="V", help="Which version.  [default: the champion]")
-@click.option(
-    "--mask", type=click.Path(path_type=Path, file_okay=False), help="Write each mask as PNG into this folder."
-)
+@click.option("--mask", type=OutputFolder(), help="Write each mask as PNG into this folder.")
 @click.option("--json", "as_json", is_flag=True, help="One JSON object a line instead of text.")
 @click.pass_obj
 def score(
@@ -108,30 +108,24 @@ def score(
     from pipeline.errors import ImageBroken
     from pipeline.stream.inspector import Inspector
 
+    targets = _mask_files(files, mask) if mask else {}
     settings = load_settings(config)
     inspector = Inspector(settings, open_store(settings))
     version = version or inspector.champions.version(product)
     key = f"{product}/{version}"
     broken = 0
-    written: set[Path] = set()
     for path in files:
         try:
             frame = inspector.read(path.read_bytes(), key)
         except (ImageBroken, OSError) as error:
-            click.echo(f"{path}: {error}", err=True)
+            click.echo(f"{path}: {error.strerror if isinstance(error, OSError) else error}", err=True)
             broken += 1
             continue
         scored = inspector.score([frame], [key])[0]
         findings = inspector.cut(scored)
-        if mask:
-            mask.mkdir(parents=True, exist_ok=True)
-            target = mask / f"{path.stem}_mask.png"
-            if target in written:
-                raise click.ClickException(
-                    f"{path} and another file would both write {target}: score them one folder at a time"
-                )
-            written.add(target)
-            target.write_bytes(encode_mask_png(findings.mask))
+        if path in targets:
+            targets[path].parent.mkdir(parents=True, exist_ok=True)
+            targets[path].write_bytes(encode_mask_png(findings.mask))
         regions = [region.model_dump() for region in findings.regions]
         if as_json:
             facts = {
@@ -148,3 +142,23 @@ def score(
             click.echo(f"{path}: {scored.verdict} {scored.normalised_score:.3f} ({len(regions)} regions)")
     if broken:
         raise click.ClickException(f"{broken} of {len(files)} files could not be scored")
+
+
+def _mask_files(files: Sequence[Path], folder: Path) -> dict[Path, Path]:
+    """Where the mask of each image goes: to a file of its own, and over none of the images."""
+    targets: dict[Path, Path] = {}
+    takers: dict[Path, Path] = {}
+    for path in dict.fromkeys(files):
+        target = folder / f"{path.stem}_mask.png"
+        if target in takers:
+            raise click.ClickException(
+                f"{takers[target]} and {path} would both write {target}: score them one folder at a time"
+            )
+        takers[target], targets[path] = path, target
+    images = {path.absolute() for path in files}
+    for target, path in takers.items():
+        if target.absolute() in images:
+            raise click.ClickException(
+                f"the mask of {path} would be written over the image {target}: give another --mask"
+            )
+    return targets

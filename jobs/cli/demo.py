@@ -5,6 +5,8 @@ from typing import Literal, cast
 
 import click
 
+from jobs.cli.outputs import OutputFile, OutputFolder
+
 
 @click.command()
 @click.option(
@@ -13,12 +15,10 @@ import click
     help="A category in MVTec AD layout, or a folder of them.  [default: two products that the demo draws]",
 )
 @click.option(
-    "--out", default=Path("demo-results"), show_default=True, type=click.Path(path_type=Path, file_okay=False),
+    "--out", default=Path("demo-results"), show_default=True, type=OutputFolder(),
     help="Folder for the page, the contact sheet and the figures.",
 )  # fmt: skip
-@click.option(
-    "--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the figures here too."
-)
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here too.")
 @click.option(
     "--fps", default=8.0, show_default=True, type=click.FloatRange(min=0, min_open=True), help="Of each camera."
 )

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
+from jobs.cli.outputs import OutputFolder
+
 if TYPE_CHECKING:
     from jobs.past.reproduce import Reproduction
     from jobs.session.progress import Screen
@@ -26,7 +28,7 @@ CAMERAS_OWN = ("product", "camera", "fps", "loop")
 @click.option("--loop", is_flag=True, help="Begin again at the end, until Ctrl-C.")
 @click.option("--event", metavar="ID", help="Instead of a folder: score the image of this event again, and compare.")
 @click.option(
-    "--out", type=click.Path(path_type=Path, file_okay=False),
+    "--out", type=OutputFolder(),
     help="With --event: write image, mask and heat map into this folder.",
 )  # fmt: skip
 @click.pass_context

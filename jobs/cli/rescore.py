@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from jobs.cli.data import product_option
+from jobs.cli.outputs import OutputFile
 
 if TYPE_CHECKING:
     from jobs.past.comparison import Comparison
@@ -41,7 +42,7 @@ def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime
 @click.option(
     "--most", default=10, show_default=True, type=click.IntRange(min=0), help="Name so many of the most changed images."
 )
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), help="Write the report here.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the report here.")
 @click.pass_obj
 def rescore(
     config: Path | None,

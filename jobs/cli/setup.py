@@ -4,6 +4,8 @@ from pathlib import Path
 
 import click
 
+from jobs.cli.outputs import OutputFolder
+
 
 @click.command()
 @click.pass_obj
@@ -12,12 +14,12 @@ def setup(config: Path | None) -> None:
 
     Safe to run again: what is there already is left as it is.
     """
-    from jobs.session.connect import load_settings, open_store
+    from jobs.session.connect import load_settings, make_store
     from pipeline.kafka.capabilities import probe
     from pipeline.kafka.topics import ensure_topics
 
     settings = load_settings(config)
-    open_store(settings)
+    make_store(settings)
     click.echo(f"bucket   {settings.s3.bucket} at {settings.s3.endpoint}")
     made = ensure_topics(settings)
     click.echo(f"topics   {', '.join(made) if made else 'all there already'}")
@@ -44,7 +46,7 @@ def show(file: Path | None) -> None:
 
 
 @click.command()
-@click.argument("folder", type=click.Path(path_type=Path, file_okay=False), default=Path("docs/schemas"))
+@click.argument("folder", type=OutputFolder(), default=Path("docs/schemas"))
 def schemas(folder: Path) -> None:
     """Export the JSON Schemas of events, claim checks and releases to FOLDER."""
     from pipeline.contracts.schemas import export

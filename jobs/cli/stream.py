@@ -1,5 +1,6 @@
 """`linewatch serve`, `events` and `deadletters`: the stream, from where it begins and where it ends."""
 
+import json
 import threading
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from jobs.session.progress import Screen
     from pipeline.contracts.events import InspectionEvent
+    from pipeline.settings import Settings
 
 
 @click.command()
@@ -35,7 +38,8 @@ def serve(
     Example:  linewatch serve --replicas 2
               linewatch serve --replicas 1 --max-replicas 4
     """
-    from jobs.line.deploy import delivery, deploy, rest_address, shut_down, withdraw
+    from jobs.line.deploy import withdraw
+    from jobs.line.port import reserve_port
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
     from jobs.session.ray_session import ray_session
@@ -53,6 +57,14 @@ def serve(
             withdraw()
         return
     open_store(settings)
+    with reserve_port(settings):
+        _serve(settings, screen, roll)
+
+
+def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
+    from jobs.line.deploy import delivery, deploy, rest_address, shut_down
+    from jobs.session.ray_session import ray_session
+
     broker = delivery(settings)
     screen.say(f"delivery: {broker.describe()}")
     with ray_session(settings) as session:
@@ -104,7 +116,7 @@ def events(
                 if (verdict and event.verdict not in verdict) or (product and event.product != product):
                     continue
                 if as_json:
-                    click.echo(event.model_dump_json())
+                    click.echo(json.dumps(event.model_dump(mode="json")))  # in ASCII: any terminal takes it
                     continue
                 click.echo(_line(event))
         except KeyboardInterrupt:

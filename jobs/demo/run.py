@@ -20,7 +20,7 @@ from jobs.fitting.schedule import Outcome, Schedule
 from jobs.line.deploy import delivery, deploy, shut_down
 from jobs.line.replay import Shot, replay
 from jobs.report import Report, write_contact_sheet, write_page
-from jobs.session.connect import open_store
+from jobs.session.connect import make_store
 from jobs.session.progress import Screen
 from jobs.session.ray_session import RaySession, ray_session
 from model import ImageLimits
@@ -114,7 +114,7 @@ def _stage(options: DemoOptions, folder: Path, products: list[DemoProduct], scre
             stack.callback(servers.stop)
         screen.say(servers.describe())
         settings = _settings(options, servers, products)
-        store = open_store(settings)
+        store = make_store(settings)
         ensure_topics(settings)
         broker = delivery(settings)
         screen.say(f"Delivery: {broker.describe()}")

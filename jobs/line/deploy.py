@@ -45,7 +45,10 @@ def deploy(
     client = _client(session)
     metrics_folder = f"{session.folder}/linewatch-metrics"
     config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
-    client.deploy_applications(config)
+    try:
+        client.deploy_applications(config)
+    except RuntimeError as error:  # Serve's whole story, whose last line is its reason
+        raise ServingError(f"Ray Serve did not take the configuration: {_last_line(str(error))}") from None
     deadline = time.monotonic() + timeout_s
     told = ""
     while time.monotonic() < deadline:
@@ -102,11 +105,16 @@ def free_port() -> int:
 def _client(session: RaySession) -> Any:
     from ray.dashboard.modules.serve.sdk import ServeSubmissionClient
 
-    return ServeSubmissionClient(session.dashboard)
+    try:
+        return ServeSubmissionClient(session.dashboard)
+    except ConnectionError:
+        raise ServingError(
+            f"Ray's dashboard at {session.dashboard} does not answer: is that Ray still running?"
+        ) from None
 
 
 def _last_line(message: str) -> str:
-    lines = [line.strip() for line in message.splitlines() if line.strip()]
+    lines = [line.strip() for line in message.splitlines() if line.strip(" .")]
     return lines[-1][:400] if lines else "Serve gave no reason"
 
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import secrets
+import signal
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -11,6 +12,8 @@ from typing import Any
 
 import psutil
 
+from jobs.session.connect import go_directly
+from jobs.session.ending import handlers_kept
 from pipeline.errors import ServingError
 from pipeline.settings import Settings
 
@@ -47,12 +50,29 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
         yield _current
         return
     others = _descendants()
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Ray's own; they are no concern of the job
-        if settings.serving.ray_address:
-            context = _attach(settings.serving.ray_address)
-        else:
-            context = ray.init(
+    try:
+        context = _start(settings)
+        folder = str(context.address_info["session_dir"])
+        go_directly([str(context.dashboard_url).rpartition(":")[0]])
+        _current = RaySession(f"http://{context.dashboard_url}", folder, private=not settings.serving.ray_address)
+        yield _current
+    finally:
+        whole, _current = _current, None
+        processes = _descendants() - others
+        with handlers_kept():
+            ray.shutdown()
+        _see_off(processes, LEAVE_S if whole else 0.0)  # nobody tells a half-started one to end
+
+
+def _start(settings: Settings) -> Any:
+    import ray
+
+    try:
+        with handlers_kept(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Ray's own; they are no concern of the job
+            if settings.serving.ray_address:
+                return _attach(settings.serving.ray_address)
+            return ray.init(
                 address="local",  # never a stray cluster of this machine
                 _node_ip_address="127.0.0.2",  # Ray rewrites 127.0.0.1 to the host's outside address
                 include_dashboard=True,
@@ -62,24 +82,18 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
                 log_to_driver=False,
                 logging_level=logging.WARNING,
             )
-    folder = str(context.address_info["session_dir"])
-    _current = RaySession(f"http://{context.dashboard_url}", folder, private=not settings.serving.ray_address)
-    try:
-        yield _current
-    finally:
-        _current = None
-        processes = _descendants() - others
-        ray.shutdown()
-        _see_off(processes)
+    except SystemExit:  # by what Ray does on SIGTERM while it starts
+        signal.raise_signal(signal.SIGTERM)
+        raise
 
 
 def _descendants() -> set[psutil.Process]:
     return set(psutil.Process().children(recursive=True))
 
 
-def _see_off(processes: set[psutil.Process]) -> None:
+def _see_off(processes: set[psutil.Process], leave_s: float) -> None:
     """Wait until they are gone: Ray's dashboard outlives its head by some seconds, and now and then for good."""
-    _, left = psutil.wait_procs(processes, timeout=LEAVE_S)
+    _, left = psutil.wait_procs(processes, timeout=leave_s)
     for process in left:
         with suppress(psutil.NoSuchProcess):
             process.kill()  # psutil checks that the pid is still the same process

@@ -23,7 +23,7 @@ def main(arguments: list[str] | None = None) -> None:
     report |= given.measure(given)
     text = json.dumps(report, indent=2) + "\n"
     if given.json:
-        given.json.write_text(text)
+        given.json.write_text(text, encoding="utf-8")
     else:
         sys.stdout.write(text)
 

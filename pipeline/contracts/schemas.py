@@ -23,6 +23,6 @@ def export(folder: Path) -> list[Path]:
     paths = []
     for name, text in schema_files().items():
         path = folder / name
-        path.write_text(text)
+        path.write_text(text, encoding="utf-8")
         paths.append(path)
     return paths

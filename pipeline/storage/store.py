@@ -16,6 +16,7 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 from pipeline.errors import ObjectConflict, ObjectMissing, ObjectTooLarge, SettingsError, StoreUnavailable
 from pipeline.settings import S3
 
+WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
 CODE = re.compile(rb"<Code>(\w{1,80})</Code>")
 
 
@@ -69,15 +70,30 @@ class S3Store:
             http_client=self._http,
         )
 
-    def ensure_bucket(self) -> None:
-        """Create the bucket where it is missing."""
-        with self._answers("make", self.bucket):
-            if not self._client.bucket_exists(self.bucket):
-                try:
-                    self._client.make_bucket(self.bucket)
-                except S3Error as error:
-                    if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
-                        raise
+    def require_bucket(self) -> None:
+        """Raises StoreUnavailable where there is no such bucket."""
+        if not self._has_bucket():
+            raise StoreUnavailable(
+                f"S3 at {self.endpoint} has no bucket {self.bucket!r}: correct s3.bucket, or make it with "
+                "'linewatch setup'"
+            )
+
+    def ensure_bucket(self) -> bool:
+        """Create the bucket where it is missing; whether it was."""
+        if self._has_bucket():
+            return False
+        with self._answers("make the bucket", self.bucket):
+            try:
+                self._client.make_bucket(self.bucket)
+            except S3Error as error:
+                if error.code not in ("BucketAlreadyOwnedByYou", "BucketAlreadyExists"):
+                    raise
+                return False
+        return True
+
+    def _has_bucket(self) -> bool:
+        with self._answers("look for the bucket", self.bucket):
+            return bool(self._client.bucket_exists(self.bucket))
 
     def get(self, key: str, max_bytes: int | None = None) -> bytes:
         return self._get(key, max_bytes)[0]
@@ -153,7 +169,10 @@ class _Translate:
                 reason = f"has no bucket {error.bucket_name!r}: 'linewatch setup' makes it"
             else:
                 reason = f"refused to {self._act} {self._key!r}: {error.code}: {error.message}"
+                if error.code in WRONG_KEY or self._act.startswith("look"):
+                    reason += " (are LINEWATCH_S3__ACCESS_KEY and LINEWATCH_S3__SECRET_KEY right?)"
             raise StoreUnavailable(f"S3 at {self._endpoint} {reason}") from None
         if isinstance(error, ServerError | InvalidResponseError | urllib3.exceptions.HTTPError | OSError):
-            reason = type(error).__name__
+            # Of the tries it has made, urllib3 keeps the last one's reason.
+            reason = type(getattr(error, "reason", None) or error).__name__
             raise StoreUnavailable(f"S3 at {self._endpoint} does not answer ({reason}): is it running?") from None

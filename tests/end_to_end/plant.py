@@ -17,7 +17,7 @@ from jobs.fitting.fit import Task, fit_products
 from jobs.fitting.release import Releases
 from jobs.line.deploy import delivery, deploy, replicas, rest_address, shut_down
 from jobs.line.replay import replay
-from jobs.session.connect import open_store
+from jobs.session.connect import make_store
 from jobs.session.ray_session import RaySession, ray_session
 from model import ImageLimits, ModelBundle
 from pipeline.kafka.capabilities import Capabilities
@@ -105,7 +105,7 @@ def plant(folder: Path, images: Path, *, kafka: str, s3: str = "seaweedfs") -> I
         servers = LocalServers.start(folder / "servers", kafka=kafka, s3=s3)  # type: ignore[arg-type]
         stack.callback(servers.stop)
         settings = settings_for(servers)
-        store = open_store(settings)
+        store = make_store(settings)
         ensure_topics(settings)
         for product in PRODUCTS:
             Datasets(store).ingest(images / product, product, limits=ImageLimits())

@@ -5,16 +5,31 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
 from infra.local.build_minio import build_minio
-from infra.local.cache import cache_dir
-from infra.local.errors import CannotRun, FetchFailed
+from infra.local.cache import cache_dir, filling
+from infra.local.errors import CannotRun, FetchFailed, FolderUnusable
 from infra.local.kafka_jars import ensure_jars, jars_dir
 from infra.local.minio_server import cached_minio
 
 Put = Callable[[str, str], Path]
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", "/proc/none")
+    with pytest.raises(FolderUnusable, match=r"can't be kept in /proc/none/linewatch .*: set XDG_CACHE_HOME"):
+        filling("kafka").__enter__()
+
+
+def test_without_a_home_the_cache_asks_for_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError("Could not determine home directory.")))
+    with pytest.raises(FolderUnusable, match="set HOME or XDG_CACHE_HOME"):
+        cache_dir()
+
 
 MAVEN = """
 for word in "$@"; do case "$word" in -DoutputDirectory=*) out="${word#*=}";; esac; done

@@ -15,6 +15,7 @@ from click.testing import CliRunner, Result
 from jobs.cli import ORDER, main
 from model import ModelBundle
 from pipeline.fakes import MemoryStore
+from pipeline.kafka.capabilities import Capabilities
 from pipeline.storage.registry import Registry
 from tests.pipeline.tiny import publish, texture
 
@@ -156,12 +157,68 @@ def test_schemas_are_exported() -> None:
     )
 
 
+def test_a_mistyped_bucket_is_told_and_never_made_but_by_what_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    from pipeline.errors import StoreUnavailable
+
+    made: list[str] = []
+
+    class NoBucket(MemoryStore):
+        def require_bucket(self) -> None:
+            raise StoreUnavailable("S3 has no bucket 'linewatsh'")
+
+        def ensure_bucket(self) -> bool:
+            made.append("linewatsh")
+            return True
+
+    for where in ("jobs.session.connect.S3Store", "jobs.audit.run.S3Store"):
+        monkeypatch.setattr(where, lambda _: NoBucket())
+    monkeypatch.setattr("jobs.audit.run.delivery", lambda _: Capabilities(aborts_hidden=True, end_offsets_exact=True))
+    Path("photos").mkdir()
+    Path("photos/a.png").write_bytes(texture(1))
+    version = "20260131T120000Z-0f1e2d3c"
+    for arguments in (
+        ["models", "list"],
+        ["models", "show", "bottle"],
+        ["models", "promote", "bottle", version],
+        ["models", "rollback", "bottle"],
+        ["score", "photos/a.png", "-p", "bottle"],
+        ["evaluate", "-p", "bottle"],
+        ["fit", "bottle"],
+        ["replay", "photos", "-p", "bottle"],
+        ["replay", "--event", "5b48d642c7f2abcbd25666e8bfb6af7e"],
+        ["rescore", "-p", "bottle", "-v", version, "--since", "1h", "--to", "x.y"],
+        ["schedule"],
+        ["serve"],
+        ["audit"],
+    ):
+        assert "S3 has no bucket 'linewatsh'" in refused(*arguments)
+    assert not made
+    assert "made the bucket 'linewatch', which was not there" in run("ingest", "photos", "-p", "bottle").output
+    assert made == ["linewatsh"]
+
+
+def test_no_proxy_of_the_environment_leads_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Ray's clients ask the environment's proxy, or a loopback address's own server."""
+    from requests.utils import get_environ_proxies
+
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://proxy.example.com:3128")
+    monkeypatch.setenv("no_proxy", "plant.example.com")
+    monkeypatch.setenv("NO_PROXY", "")
+    assert get_environ_proxies("http://127.0.0.1:8265/api")
+    assert run("config", "show").exit_code == 0
+    for host in ("127.0.0.1:8265", "127.0.0.2:8265", "localhost:8800", "plant.example.com"):
+        assert not get_environ_proxies(f"http://{host}/api")
+    assert get_environ_proxies("http://other.example.com/api")
+
+
 @pytest.fixture
 def store(tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """Commands find this store instead of S3."""
     store = MemoryStore()
     publish(store, tiny_bundle)
-    monkeypatch.setattr("jobs.session.connect.open_store", lambda _: store)
+    for opens in ("open_store", "make_store"):
+        monkeypatch.setattr(f"jobs.session.connect.{opens}", lambda *_: store)
     monkeypatch.setattr("jobs.fitting.release.announce", lambda *_: None)
     monkeypatch.setenv("LINEWATCH_ENGINE__THREADS", "1")
     monkeypatch.setenv("LINEWATCH_ENGINE__DEVICE", "cpu")

@@ -28,11 +28,34 @@ def test_no_process_of_a_private_ray_is_left_when_it_returns() -> None:
     assert left == 0
 
 
-def test_what_does_not_leave_by_itself_is_ended_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "LEAVE_S", 0.2)
+SIGNALLED = """
+import os, signal, sys
+from jobs.session import ending
+from jobs.session.ray_session import ray_session
+from pipeline.settings import Settings
+
+ending.listen()
+try:
+    with ray_session(Settings.from_values({}, where="the test")):
+        os.kill(os.getpid(), getattr(signal, sys.argv[1]))
+except KeyboardInterrupt:
+    print("ended by", ending.received().name)
+os.kill(os.getpid(), signal.SIGINT)  # Ray has put its own handlers back where they were
+"""
+
+
+@pytest.mark.ray
+def test_a_job_within_ray_ends_by_sigterm_as_by_ctrl_c_and_leaves_no_stack_dump() -> None:
+    done = subprocess.run([sys.executable, "-c", SIGNALLED, "SIGTERM"], capture_output=True, text=True, timeout=240)
+    assert done.stdout.split("\n")[0] == "ended by SIGTERM", done.stderr
+    assert "SIGTERM received" not in done.stderr, "Ray's own handler printed a stack"
+    assert "KeyboardInterrupt" in done.stderr.splitlines()[-1]
+
+
+def test_what_does_not_leave_by_itself_is_ended_and_nothing_else() -> None:
     sleep = [sys.executable, "-c", "import time; time.sleep(60)"]
     with subprocess.Popen(sleep) as left, subprocess.Popen(sleep) as other:
-        module._see_off({psutil.Process(left.pid)})
+        module._see_off({psutil.Process(left.pid)}, leave_s=0.2)
         assert not psutil.pid_exists(left.pid)
         assert psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE
         other.kill()
