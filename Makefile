@@ -5,10 +5,10 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio clean
+.PHONY: help install demo test check chaos minio kafka-python clean
 
 help:  ## Show this help
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
 
 install: $(STAMP)  ## Make the environment in .venv
 
@@ -46,6 +46,16 @@ chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGE
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+# --no-deps, and all else from $(VENV): only the client is another.
+OTHER := build/kafka-python
+kafka-python: $(STAMP)  ## Try the mends on another client, in an environment of its own: VERSION=3.1.0 [default: the newest]
+	@rm -rf $(OTHER) && $(VENV)/bin/python -m venv $(OTHER)
+	@$(VENV)/bin/python -c 'import sysconfig; print("import site; site.addsitedir(%r)" % sysconfig.get_path("purelib"))' \
+		> $$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/linewatch.pth
+	@$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps "kafka-python$(if $(VERSION),==$(VERSION))"
+	@$(OTHER)/bin/python -c 'import kafka; print("kafka-python", kafka.__version__, "from", kafka.__path__[0])'
+	@$(OTHER)/bin/python -m pytest tests/pipeline/kafka/test_kafka_python.py tests/pipeline/kafka/test_membership.py tests/pipeline/kafka/test_kafka.py $(ARGS)
 
 clean:  ## Stop embedded servers of this checkout and remove what was made
 	@if [ -x $(VENV)/bin/linewatch ]; then $(VENV)/bin/linewatch local reset --yes; fi

@@ -74,7 +74,7 @@ class Log(Follower):
         positions = begins
         moved = asked = time.monotonic()
         while self._left:
-            records, before = self._poll(), positions
+            records, before = self.poll(), positions
             for tp in self._all:
                 if (end := self._consumer.highwater(tp)) is not None:
                     ends.setdefault(tp.partition, end)
@@ -97,15 +97,6 @@ class Log(Follower):
     @property
     def _patience_s(self) -> float:
         return self._settings.kafka.transaction_timeout_ms / 1000 + GRACE_S
-
-    def _poll(self) -> list[Record]:
-        try:
-            return self.poll()
-        except UnicodeDecodeError:
-            raise BrokerError(
-                f"{self._topic}: a record has a header whose name is not UTF-8, which kafka-python can't read: "
-                "'--since' a time after it counts the rest (docs/operations.md, known limits)"
-            ) from None
 
     def _stuck(self, positions: Mapping[int, int], ends: Mapping[int, int]) -> str:
         partition = min(self._left)

@@ -45,10 +45,12 @@ def envelope(headers: Iterable[tuple[str, bytes | None]], arrived: datetime) -> 
     """The envelope of a consumed message. ``arrived`` stands in for a missing ``ce_time``.
 
     Raises:
-        HeadersRefused: a required attribute is missing, too long, not UTF-8, or malformed.
+        HeadersRefused: a required attribute is missing, too long, not UTF-8, or malformed; any name is not UTF-8.
     """
     texts: dict[str, str] = {}
     for name, value in headers:
+        if not _is_text(name):
+            raise HeadersRefused(f"the header name {name[:40].encode(errors='surrogateescape')!r} is not UTF-8")
         if value is None:
             continue
         if len(value) > MAX_HEADER_BYTES:
@@ -76,6 +78,11 @@ def envelope(headers: Iterable[tuple[str, bytes | None]], arrived: datetime) -> 
         traceparent=texts.get("traceparent"),
         extensions={n[3:]: v for n, v in texts.items() if n.startswith("ce_") and n not in known},
     )
+
+
+def _is_text(name: str) -> bool:
+    """Bytes that are not UTF-8 are lone surrogates in a name (pipeline.kafka.header_names)."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in name)
 
 
 def rfc3339(time: datetime) -> str:

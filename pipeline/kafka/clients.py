@@ -9,6 +9,7 @@ from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
 
 from pipeline.errors import BrokerUnavailable, SettingsError
+from pipeline.kafka.header_names import read_any_name
 from pipeline.settings import Kafka, Settings
 
 # A dead letter is the original message with headers added: it must fit where the original did.
@@ -44,6 +45,7 @@ def connection(kafka: Kafka) -> dict[str, Any]:
 def make_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
     """A consumer that reads what is committed and takes images."""
     size = settings.topics.max_message_bytes
+    read_any_name()
     return KafkaConsumer(
         **{
             **connection(settings.kafka),

@@ -7,6 +7,7 @@ from functools import partial
 from threading import Event, Thread
 
 import pytest
+from kafka import KafkaConsumer
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.protocol.consumer.metadata import ConsumerProtocolSubscription
@@ -110,6 +111,19 @@ def expel(settings: Settings, session: KafkaSession) -> None:
         time.sleep(0.05)
 
 
+def count_joins(consumer: KafkaConsumer) -> list[None]:
+    """Grows by each attempt to join."""
+    joins: list[None] = []
+    usual = consumer._coordinator._do_join_and_sync_async
+
+    async def counted() -> object:
+        joins.append(None)
+        return await usual()
+
+    consumer._coordinator._do_join_and_sync_async = counted
+    return joins
+
+
 def commit_all(settings: Settings, session: KafkaSession, count: int) -> None:
     """As many as the topic has."""
     deadline = time.monotonic() + 40
@@ -190,6 +204,18 @@ def test_an_expelled_member_claims_no_partition(
             assert time.monotonic() < deadline, "it did not come back"
             first.poll(0.1)
     assert set(claims) == {0}
+
+
+@apache_only
+def test_a_join_that_ends_between_two_polls_is_not_forgotten(plant: Plant, exactly_once: bool, eventually) -> None:
+    settings = prepared(plant)
+    with joined(settings, exactly_once=exactly_once) as session:
+        joins = count_joins(session._consumer)
+        session.poll(0.001)
+        eventually(lambda: not session._member.must_join, within_s=60, what="it joins while nobody polls")
+        while not session._leases:
+            session.poll(0.1)
+        assert len(joins) <= 2, "one, and one that learns its member id; each more makes every member join again"
 
 
 @apache_only
