@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import pytest
 
+from tests.threads import all_live, watched
+
 if TYPE_CHECKING:
     from infra.local import LocalServers
     from model import ModelBundle
@@ -97,13 +99,20 @@ def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
     yield from plant(tmp_path_factory.mktemp("tansu") / "data", "tansu", s3)
 
 
+@pytest.fixture(autouse=True)
+def threads() -> Iterator[None]:
+    with watched():
+        yield
+
+
 @pytest.fixture
 def eventually() -> Callable[..., None]:
-    """Waits until something holds; says what did not."""
+    """Waits until something holds; says what did not, and does not wait for a thread that has died."""
 
-    def wait(holds: Callable[[], object], *, within_s: float = 20.0, what: str = "") -> None:
+    def wait(holds: Callable[[], object], *, within_s: float = 60.0, what: str = "") -> None:
         deadline = time.monotonic() + within_s
         while not holds():
+            all_live()
             assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what or holds}"
             time.sleep(0.02)
 

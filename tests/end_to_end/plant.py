@@ -26,6 +26,7 @@ from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
 from pipeline.storage.store import S3Store
 from tests.pipeline.tiny import publish
+from tests.threads import all_live
 
 PRODUCTS = ("flange", "twill")
 IMAGE_SIZE = 192
@@ -137,6 +138,7 @@ def drawn(folder: Path) -> Path:
 def wait_for(what: str, condition: Any, timeout_s: float = 60.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
+        all_live()
         if time.monotonic() > deadline:
             raise AssertionError(f"waited {timeout_s:.0f} s in vain for {what}")
         time.sleep(0.2)

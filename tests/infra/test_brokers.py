@@ -157,7 +157,7 @@ def test_none_of_the_four_outlives_a_killed_starter(data_dir: Path) -> None:
         started = psutil.Process(starter.pid).children(recursive=True)
         assert len(started) == 8, "four servers, each with its keeper"
         starter.send_signal(signal.SIGKILL)
-        assert until(lambda: gone(process.pid for process in started), within_s=15)
+        assert until(lambda: gone(process.pid for process in started), within_s=60)
     found = recorded(data_dir)
     assert found is not None
     assert [server.alive for server in found.members] == [False] * 4

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from unittest.mock import Mock
@@ -14,6 +13,7 @@ from infra.local.cache import cache_dir, filling
 from infra.local.errors import CannotRun, FetchFailed, FolderUnusable
 from infra.local.kafka_jars import ensure_jars, jars_dir
 from infra.local.minio_server import cached_minio
+from tests.threads import together
 
 Put = Callable[[str, str], Path]
 
@@ -52,11 +52,7 @@ def no_progress(_: float) -> None: ...
 def test_two_at_once_fetch_the_jars_once(fake_program: Put) -> None:
     maven = fake_program("mvn", MAVEN)
     folders: list[Path] = []
-    threads = [threading.Thread(target=lambda: folders.append(ensure_jars(quietly))) for _ in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[lambda: folders.append(ensure_jars(quietly))] * 2)
     assert folders == [jars_dir(), jars_dir()]
     assert (maven.parent / "fetches").read_text() == "x\n"
 

@@ -57,7 +57,7 @@ def test_no_server_outlives_its_starter(data_dir: Path, quick_s3: str, how: sign
         # As a terminal does it: to everyone in the foreground's process group.
         os.killpg(starter.pid, how)
         starter.communicate(timeout=30)
-        assert until(lambda: gone(process.pid for process in started), within_s=15)
+        assert until(lambda: gone(process.pid for process in started), within_s=60)
     assert LocalServers.attach(data_dir) is None
 
 
@@ -96,7 +96,7 @@ def test_a_detached_start_that_is_killed_half_way_leaves_nothing(data_dir: Path,
         assert STORE[quick_s3] in str([" ".join(process.cmdline()) for process in started])
         starter.kill()
         starter.stdout.close()
-        assert until(lambda: gone(process.pid for process in started), within_s=15)
+        assert until(lambda: gone(process.pid for process in started), within_s=60)
     found = recorded(data_dir)
     assert found is None or not found.s3.alive
 

@@ -13,6 +13,7 @@ from pipeline.kafka.session import KafkaSession
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
 from tests.conftest import Plant
+from tests.threads import all_live
 
 apache_only = pytest.mark.parametrize(
     ("plant", "exactly_once"), [pytest.param("apache", True, marks=pytest.mark.apache)], indirect=["plant"]
@@ -31,9 +32,10 @@ def prepared(plant: Plant, **sections: dict) -> Settings:
 
 
 def produce(settings: Settings, *values: bytes, topic: str | None = None) -> None:
-    with closing(make_producer(settings)) as producer:
+    # A busy machine's broker is slow, and not away.
+    with closing(make_producer(settings, delivery_timeout_ms=60_000, max_block_ms=60_000)) as producer:
         for number, value in enumerate(values):
-            producer.send(topic or settings.topics.images, value=value, key=b"k", partition=number % 2).get(timeout=15)
+            producer.send(topic or settings.topics.images, value=value, key=b"k", partition=number % 2).get(timeout=90)
 
 
 def committed_values(settings: Settings, topic: str, count: int) -> list[bytes]:
@@ -43,7 +45,7 @@ def committed_values(settings: Settings, topic: str, count: int) -> list[bytes]:
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
         values: list[bytes] = []
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         quiet = 0
         while quiet < 2 and time.monotonic() < deadline:
             found = [message.value for messages in consumer.poll(timeout_ms=250).values() for message in messages]
@@ -56,6 +58,7 @@ def collect(session: KafkaSession, count: int) -> list[Record]:
     records: list[Record] = []
     deadline = time.monotonic() + 60
     while len(records) < count:
+        all_live()
         assert time.monotonic() < deadline, f"{len(records)} of {count} records came"
         records += session.poll(0.2)
     return records

@@ -2,6 +2,7 @@
 
 import json
 import threading
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from model import ImageLimits
 from pipeline.errors import NameRefused, ObjectConflict
 from pipeline.fakes import MemoryStore
 from tests.pipeline.tiny import texture
+from tests.threads import together
 
 LIMITS = ImageLimits()
 
@@ -194,14 +196,7 @@ def test_many_ingests_at_once_lose_no_image(store: MemoryStore) -> None:
 
     store.put_if = locked  # type: ignore[method-assign]
     paths = [folder(f"part{number}", number) for number in range(6)]
-    threads = [
-        threading.Thread(target=Datasets(store).ingest, args=(path, "bottle"), kwargs={"limits": LIMITS})
-        for path in paths
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(Datasets(store).ingest, path, "bottle", limits=LIMITS) for path in paths))
     assert len(Datasets(store).latest("bottle").good) == 6
 
 

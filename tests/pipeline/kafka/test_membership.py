@@ -60,7 +60,7 @@ def test_partitions_move_to_a_second_member_and_nothing_is_lost_or_doubled(plant
     with joined(settings, rank=0, exactly_once=exactly_once) as first:
         held = collect(first, 20)
         with joined(settings, rank=1, exactly_once=exactly_once) as second:
-            deadline = time.monotonic() + 25
+            deadline = time.monotonic() + 90
             while not (len(first._leases) == len(second._leases) == 1):
                 assert time.monotonic() < deadline, "the partitions did not move"
                 work(second)
@@ -93,7 +93,7 @@ def test_a_commit_that_waits_for_the_broker_does_not_hold_up_the_group(
             with joined(settings, rank=1, exactly_once=exactly_once) as second:
                 begun = time.monotonic()
                 while not second._member.lasts:
-                    assert time.monotonic() < begun + 15, "the group waits for a member that waits for its broker"
+                    assert time.monotonic() < begun + 50, "the group waits for a member that waits for its broker"
                     second.poll(0.1)
         finally:
             over.set()
@@ -105,7 +105,7 @@ def expel(settings: Settings, session: KafkaSession) -> None:
     member = session._consumer.group_metadata().member_id
     with admin_client(settings) as admin:
         admin.remove_group_members(settings.kafka.group, [MemberToRemove(member_id=member)])
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 90
     while session._member.lasts:
         assert time.monotonic() < deadline, "its heartbeats went on"
         time.sleep(0.05)
@@ -126,7 +126,7 @@ def count_joins(consumer: KafkaConsumer) -> list[None]:
 
 def commit_all(settings: Settings, session: KafkaSession, count: int) -> None:
     """As many as the topic has."""
-    deadline = time.monotonic() + 40
+    deadline = time.monotonic() + 90
     done = 0
     while done < count:
         assert time.monotonic() < deadline, f"{done} of {count}"
@@ -164,7 +164,7 @@ def test_an_expelled_member_goes_on_from_where_the_group_stands(plant: Plant, ex
         expel(settings, first)
         with joined(settings, rank=1, exactly_once=exactly_once) as second:
             commit_all(settings, second, 6)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while not first._member.lasts or len(first._leases) < 2:
             assert time.monotonic() < deadline, "it did not come back"
             assert not first.poll(0.1)
@@ -193,7 +193,7 @@ def test_an_expelled_member_claims_no_partition(
         produce(settings, b"a", b"b")
         collect(first, 2)
         first._consumer._coordinator.request_rejoin()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 90
         while first._member.must_join:
             assert time.monotonic() < deadline, "it did not join again"
             first.poll(0.1)
@@ -248,7 +248,7 @@ def test_a_worker_that_joins_in_mid_stream_costs_no_image_and_doubles_none(
 
         try:
             start(0)
-            eventually(lambda: count() >= 8, within_s=30)
+            eventually(lambda: count() >= 8, within_s=60)
             start(1)
             eventually(lambda: count() >= len(names), within_s=60, what="an event for each image")
         finally:

@@ -29,6 +29,8 @@ from tests.pipeline.tiny import message, texture
 
 ROOT = Path(__file__).parents[3]
 SESSION_S = 3
+TRANSACTION_S = 240
+"""Far longer than an heir needs, on a busy machine too."""
 
 
 def test_the_note_at_an_offset_comes_back_and_other_metadata_count_as_nothing() -> None:
@@ -101,7 +103,9 @@ def member(how: str, settings: Settings, *more: str) -> Iterator[subprocess.Pope
 @pytest.mark.apache
 @pytest.mark.parametrize("how", ["sent", "open"])
 def test_a_transaction_that_a_dead_member_left_open_is_ended_by_its_heir(apache: Plant, how: str) -> None:
-    settings = apache.settings(kafka={"session_timeout_ms": 1000 * SESSION_S})
+    settings = apache.settings(
+        kafka={"session_timeout_ms": 1000 * SESSION_S, "transaction_timeout_ms": 1000 * TRANSACTION_S}
+    )
     ensure_topics(settings)
     send(settings, [b"a", b"b"])
     with member(how, settings) as process:
@@ -116,15 +120,13 @@ def test_a_transaction_that_a_dead_member_left_open_is_ended_by_its_heir(apache:
             found: list[Record] = []
             while len(found) < 2:
                 found += [record for record in heir.poll(0.1) if heir.owns(record)]
-                assert time.monotonic() - died < SESSION_S + 5
+                assert time.monotonic() - died < TRANSACTION_S / 2
             heir.commit([Outgoing(settings.topics.events, b"k", b"the heir's")], found)
             read: list[Record] = []
             while not read:
                 heir.poll(0)
                 read = reader.poll(0.1)
-                assert time.monotonic() - died < SESSION_S + 5, "its readers wait for the dead member's transaction"
-            taken_over_s = time.monotonic() - died
-    assert taken_over_s < SESSION_S + 3, "not the transaction's timeout, which is 20 s"
+                assert time.monotonic() - died < TRANSACTION_S / 2, "its readers wait for the dead member's transaction"
     assert Counter(record.value for record in found) == Counter([b"a", b"b"]), "its offsets were not committed"
     assert [record.value for record in read] == [b"the heir's"]
 
@@ -142,7 +144,7 @@ def test_an_attempt_counts_once_whoever_made_it_is_dead(apache: Plant, monkeypat
 
     def records_of(session: KafkaSession, count: int, other: KafkaSession | None = None) -> list[Record]:
         found: list[Record] = []
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 90
         while len(found) < count:
             assert time.monotonic() < deadline, "no message came"
             if other:

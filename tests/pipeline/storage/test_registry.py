@@ -1,8 +1,8 @@
 """Versions are written once; the champion changes by compare-and-swap alone."""
 
 import json
-import threading
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
 
@@ -12,6 +12,7 @@ from pipeline.errors import NameRefused, ObjectConflict, RegistryError, UnknownP
 from pipeline.fakes import MemoryStore
 from pipeline.storage.registry import Registry, new_version
 from tests.pipeline.tiny import publish, stamped
+from tests.threads import together
 
 NOWHERE = "20200101T000000Z-00000000"
 
@@ -110,20 +111,14 @@ def test_of_two_who_promote_at_once_one_loses(registry: Registry, store: MemoryS
     seen = registry.champion("bottle")
     assert seen.champion.version == first
     outcomes: list[object] = []
-    start = threading.Barrier(2)
 
     def race(version: str) -> None:
-        start.wait()
         try:
             outcomes.append(registry.promote("bottle", version, seen).version)
         except ObjectConflict as error:
             outcomes.append(error)
 
-    threads = [threading.Thread(target=race, args=(version,)) for version in rivals]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*(partial(race, version) for version in rivals))
     (conflict,) = [outcome for outcome in outcomes if isinstance(outcome, ObjectConflict)]
     assert "changed by someone else" in str(conflict)
     (winner,) = [outcome for outcome in outcomes if isinstance(outcome, str)]

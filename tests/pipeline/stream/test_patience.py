@@ -76,7 +76,7 @@ class Asking:
         return self.answer
 
     def join(self) -> None:
-        self._thread.join(20)
+        self._thread.join(90)
         assert not self._thread.is_alive()
 
 

@@ -122,13 +122,13 @@ def test_a_partition_that_moves_in_mid_batch_is_neither_lost_nor_doubled(line: L
 
     def slow(*args: object) -> list:
         reached.set()
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return score(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(line.inspector, "score", slow)
     images = line.send(*(texture(number) for number in range(8)))
     with running(line):
-        assert reached.wait(20)
+        assert reached.wait(90)
         line.broker.move_away(0)
         go_on.set()
         eventually(line.finished)
@@ -142,13 +142,13 @@ def test_a_worker_that_lost_its_partitions_commits_nothing(line: Line, eventuall
 
     def slow(*args: object) -> list:
         reached.set()
-        assert go_on.wait(20)
+        assert go_on.wait(90)
         return score(*args)  # type: ignore[arg-type]
 
     monkeypatch.setattr(line.inspector, "score", slow)
     images = line.send(*(texture(number) for number in range(4)))
     with running(line):
-        assert reached.wait(20)
+        assert reached.wait(90)
         survivor = Line(line.store, settings())
         survivor.broker = line.broker
         with running(survivor):  # the newest member gets every partition
@@ -172,7 +172,7 @@ def test_the_batch_in_hand_is_committed_before_the_end(line: Line, eventually, m
     monkeypatch.setattr(line.inspector, "score", slow)
     images = line.send(*(texture(number) for number in range(12)))
     with running(line):
-        assert reached.wait(20)
+        assert reached.wait(90)
     assert line.broker.sessions[0].closed
     done = line.seen()
     assert 4 <= len(done) < 12
@@ -192,7 +192,7 @@ def test_stopping_while_the_store_is_silent_does_not_hang(line: Line, eventually
         eventually(lambda: line.worker.waiting_for == "S3")
         begun = time.monotonic()
         line.worker.stop()
-        assert time.monotonic() - begun < 5
+        assert time.monotonic() - begun < 25, "it waits no longer than 30 s for a thread that hangs"
     assert line.broker.commits == 0
     assert line.worker._thread
     assert not line.worker._thread.is_alive()
@@ -234,12 +234,12 @@ def test_a_batch_that_hangs_silences_the_heartbeat(objects: dict, eventually, mo
     line = Line(MemoryStore(objects=dict(objects)), settings(heartbeat_timeout_s=0.5))
     line.inspector.champions.version(PRODUCT)
     release = threading.Event()
-    monkeypatch.setattr(line.inspector, "score", lambda *_: release.wait(20) and [])
+    monkeypatch.setattr(line.inspector, "score", lambda *_: release.wait(90) and [])
     line.send(texture(1))
     with running(line):
         try:
             assert line.worker.trouble() is None
-            eventually(lambda: "no heartbeat" in (line.worker.trouble() or ""), within_s=5)
+            eventually(lambda: "no heartbeat" in (line.worker.trouble() or ""), within_s=60)
         finally:
             release.set()
 
@@ -318,7 +318,7 @@ def test_faults_in_a_row_are_trouble_until_something_is_committed(line: Line, ev
     line.worker = StreamWorker(line.inspector, faulty)
     line.send(texture(1))
     with running(line):
-        eventually(lambda: "faults in a row" in (line.worker.trouble() or ""), within_s=15)
+        eventually(lambda: "faults in a row" in (line.worker.trouble() or ""), within_s=60)
         broken.clear()
-        eventually(line.finished, within_s=15)
+        eventually(line.finished, within_s=60)
         assert line.worker.trouble() is None
