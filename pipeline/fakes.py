@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from pipeline.contracts.broker import Outgoing, Record, offsets_after
 from pipeline.errors import (
@@ -23,6 +24,7 @@ class MemoryStore:
     bucket: str = "linewatch"
     objects: dict[str, bytes] = field(default_factory=dict)
     outages: int = 0
+    times: dict[str, datetime] = field(default_factory=dict)
 
     def get(self, key: str, max_bytes: int | None = None) -> bytes:
         self._answer()
@@ -40,14 +42,14 @@ class MemoryStore:
 
     def put(self, key: str, data: bytes, content_type: str = "application/octet-stream") -> None:  # noqa: ARG002
         self._answer()
-        self.objects[key] = data
+        self._write(key, data)
 
     def put_if(self, key: str, data: bytes, etag: str | None) -> None:
         self._answer()
         now = self.get_with_etag(key)[1] if key in self.objects else None
         if now != etag:
             raise ObjectConflict(key)
-        self.objects[key] = data
+        self._write(key, data)
 
     def exists(self, key: str) -> bool:
         self._answer()
@@ -56,6 +58,13 @@ class MemoryStore:
     def keys(self, prefix: str) -> Iterator[str]:
         self._answer()
         yield from sorted(key for key in self.objects if key.startswith(prefix))
+
+    def written(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        for key in self.keys(prefix):
+            yield key, self.times.get(key, datetime.fromtimestamp(0, UTC))
+
+    def _write(self, key: str, data: bytes) -> None:
+        self.objects[key], self.times[key] = data, datetime.now(UTC)
 
     def _answer(self) -> None:
         if self.outages > 0:

@@ -5,16 +5,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from jobs.fitting.datasets import GOOD, SUFFIXES, DatasetError
+from jobs.fitting.datasets import GOOD, DatasetError
+from jobs.fitting.datasets.layout import survey
 
 
 @dataclass(frozen=True)
 class TestImage:
-    """kind: "good", or the kind of its defect. mask: None for good images and where nobody drew one."""
+    """kind: "good", or the kind of its defect. masks: none of good images and where nobody drew one."""
 
     path: Path
     kind: str
-    mask: Path | None = None
+    masks: tuple[Path, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Category:
 def categories(folder: Path) -> list[Category]:
     """The categories of a folder, or the one that the folder is itself, sorted by name.
 
-    Layouts: MVTec AD (``<category>/train/good``, ``test/<kind>``, ``ground_truth/<kind>/<stem>_mask.png``), MVTec AD 2
-    (``test_public`` with ``ground_truth`` inside), VisA (``split_csv/1cls.csv``).
+    Layouts: MVTec AD (``<category>/train/good``, ``test/<kind>``, ``ground_truth/<kind>``), MVTec AD 2 (``test_public``
+    with ``ground_truth`` inside), VisA (``split_csv/1cls.csv``). Masks are named as ingest takes them
+    (jobs/fitting/datasets/truth.py).
 
     Raises:
         DatasetError: no such folder, no category in it, or a category without good or without test images.
@@ -55,14 +57,14 @@ def categories(folder: Path) -> list[Category]:
 
 
 def _mvtec(folder: Path) -> Category:
-    test = folder / "test_public" if (folder / "test_public").is_dir() else folder / "test"
-    truth = test / "ground_truth" if (test / "ground_truth").is_dir() else folder / "ground_truth"
-    images = []
-    for kind in sorted(path for path in test.glob("*") if path.is_dir() and path.name != "ground_truth"):
-        for path in _images(kind):
-            mask = truth / kind.name / f"{path.stem}_mask.png"
-            images.append(TestImage(path, kind.name, mask if kind.name != GOOD and mask.is_file() else None))
-    return Category(folder.resolve().name, tuple(_images(folder / "train" / GOOD)), tuple(images))
+    found = survey(folder).images
+    train = tuple(image.path for image in found if not image.labelled)
+    test = tuple(
+        TestImage(image.path, image.kind, image.masks if image.kind != GOOD else ())
+        for image in found
+        if image.labelled
+    )
+    return Category(folder.resolve().name, train, test)
 
 
 def _visa(folder: Path) -> Iterator[Category]:
@@ -80,12 +82,8 @@ def _visa(folder: Path) -> Iterator[Category]:
                     train[name].append(path)
                 else:
                     kind = GOOD if row["label"] == "normal" else row["label"]
-                    test[name].append(TestImage(path, kind, folder / row["mask"] if row["mask"] else None))
+                    test[name].append(TestImage(path, kind, (folder / row["mask"],) if row["mask"] else ()))
     except (KeyError, OSError, csv.Error) as error:
         raise DatasetError(f"{table} is not VisA's table of splits: {error!r}") from None
     for name in sorted(train):
         yield Category(name, tuple(train[name]), tuple(test[name]))
-
-
-def _images(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.glob("*") if path.suffix.lower() in SUFFIXES)

@@ -48,7 +48,7 @@ def _case(case: WorstCase, category: str) -> dict[str, Any]:
         model_version="",
         mask_png=base64.b64decode(case.mask),
         heat_png=base64.b64decode(case.heat),
-        truth_mask_png=Path(case.truth).read_bytes() if case.truth else None,
+        truth_mask_png=base64.b64decode(case.truth) if case.truth else None,
     )
     pictures = read_pictures(row, _SIDE)
     layers = [

@@ -18,7 +18,7 @@ import torch
 
 from jobs.benchmark.layouts import Category
 from jobs.fitting.datasets import GOOD
-from jobs.fitting.truth import read_mask
+from jobs.fitting.datasets.masks import encoded, read_truth
 from model import (
     Engine,
     Fit,
@@ -74,8 +74,7 @@ class Plan:
 class WorstCase:
     """An image that a method judges worst: a good one with a high score, or a defective one with a low score.
 
-    path, truth: of the image and of its drawn mask. heat, mask: PNG in base64; the heat map has the detector's own
-    resolution.
+    truth: the drawn mask. heat, mask, truth: PNG in base64; the heat map has the detector's own resolution.
     """
 
     path: str
@@ -166,18 +165,17 @@ class _Images:
         self.test = [read(image.path.read_bytes()) for image in category.test]
         self.files = category.test
         self.defective = [image.kind != GOOD for image in category.test]
-        self.masks = [self._mask(image.mask, image.kind, n) for n, image in enumerate(category.test)]
+        self.masks = [self._mask(image.masks, image.kind, n) for n, image in enumerate(category.test)]
         self.features: tuple[int, FeatureCache | None] = (-1, None)  # of the last seed
 
-    def _mask(self, path: Path | None, kind: str, index: int) -> np.ndarray | None:
+    def _mask(self, paths: Sequence[Path], kind: str, index: int) -> np.ndarray | None:
         """Ground truth at the image's size: empty for a good image, None for a defect that nobody drew."""
         height, width = self.test[index].height, self.test[index].width
         if kind == GOOD:
             return np.zeros((height, width), dtype=bool)
-        if path is None:
+        if not paths:
             return None
-        mask = read_mask(path.read_bytes())
-        return mask if mask.shape == (height, width) else None
+        return read_truth(paths, height, width)
 
 
 def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> Result:
@@ -270,12 +268,12 @@ def _worst(images: _Images, results: Sequence[Scored]) -> Iterator[WorstCase]:
     good = [n for n in reversed(order) if not images.defective[n]][:WORST_EACH]
     bad = [n for n in order if images.defective[n]][:WORST_EACH]
     for n in (*good, *bad):
-        image, one = images.files[n], results[n]
+        image, one, truth = images.files[n], results[n], images.masks[n]
         side = one.anomaly_map.shape[0]
         yield WorstCase(
             path=str(image.path),
             kind=image.kind,
-            truth=str(image.mask) if image.mask else None,
+            truth=base64.b64encode(encoded(truth)).decode() if truth is not None and truth.any() else None,
             normalised_score=one.normalised_score,
             verdict=one.verdict,
             heat=base64.b64encode(encode_heat_png(replace(one, width=side, height=side))).decode(),
@@ -289,7 +287,7 @@ def _share(verdicts: Sequence[str], which: str) -> float:
 
 def _digest(plan: Plan, category: Category) -> str:
     """Of what a result depends on: options, and which files the category has."""
-    files = [*category.train, *(image.path for image in category.test)]
+    files = [*category.train, *(path for image in category.test for path in (image.path, *image.masks))]
     facts = [plan.config(), [(path.name, path.stat().st_size) for path in files]]
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:12]
 

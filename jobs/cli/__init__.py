@@ -15,6 +15,7 @@ from jobs.cli.bench import bench
 from jobs.cli.benchmark import ablate, benchmark
 from jobs.cli.chaos import chaos
 from jobs.cli.data import evaluate, ingest, score
+from jobs.cli.datasets import datasets
 from jobs.cli.demo import demo, doctor
 from jobs.cli.local import local
 from jobs.cli.models import fit, models, schedule
@@ -22,15 +23,15 @@ from jobs.cli.replay import replay
 from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup
 from jobs.cli.stream import deadletters, events, serve
-from jobs.cli.terminal import take_any_text
 from jobs.cli.weights import weights
 from jobs.session import ending
+from jobs.session.terminal import printable, take_any_text
 
 ORDER = (
     ("First steps", ("demo", "doctor", "local", "setup", "config")),
     (
         "Images and models",
-        ("ingest", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
+        ("ingest", "datasets", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
     ("The stream", ("serve", "replay", "events", "deadletters", "audit", "rescore")),
     ("For developers", ("bench", "chaos", "schemas")),
@@ -70,7 +71,7 @@ class Linewatch(click.Group):
             line = _line(error)
             if line is None:
                 raise
-            raise click.ClickException(line) from None
+            raise click.ClickException(printable(line)) from None
 
 
 def _ended() -> click.exceptions.Exit:
@@ -126,7 +127,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    ablate, audit, bench, benchmark, chaos, config, deadletters, demo, doctor, evaluate, events, fit, ingest, local,
-    models, replay, rescore, schedule, schemas, score, serve, setup, weights,
+    ablate, audit, bench, benchmark, chaos, config, datasets, deadletters, demo, doctor, evaluate, events, fit, ingest,
+    local, models, replay, rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

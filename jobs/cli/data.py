@@ -28,13 +28,18 @@ product_option = click.option(
 def ingest(config: Path | None, folder: Path, product: str) -> None:
     """Bring the good images of FOLDER to S3, as a new snapshot of product P.
 
-    Images that the product has already are recognised by their content. Files that can't be read are reported and
-    left out. A folder in MVTec AD layout (train/good, test/<kind>, ground_truth) brings labelled images too, which
-    judge models and never train them.
+    Images that the product has already are recognised by their content, and copies of a picture by their pixels; with
+    another label or mask they are renewed. What is not taken is reported with its reason: files that can't be read,
+    links to folders, hidden folders and thumbnails, other suffixes. A folder with OK and NG in it is refused: ingest
+    the OK one.
+
+    A folder in MVTec AD layout (train/good, test/<kind>, ground_truth/<kind>) brings labelled images too, which judge
+    models and never train them. Masks are named as their image, or with _mask, or are a folder of parts.
 
     \b
     Example:  linewatch ingest photos/good --product bottle
     """
+    from jobs.fitting.counts import too_few
     from jobs.fitting.datasets import Datasets
     from jobs.session.connect import load_settings, make_store
     from jobs.session.progress import Screen
@@ -45,13 +50,18 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
     datasets = Datasets(make_store(settings, screen.say))
     with screen.step(f"Reading {folder}") as step:
         report = datasets.ingest(folder, product, limits=limits, on_image=step.advance)
-    for path, reason in report.refused:
-        screen.say(f"left out {path}: {reason}")
+    for line in report.lines(folder):
+        screen.say(line)
     snapshot = report.snapshot
+    masks = sum(item.mask_sha256 is not None for item in snapshot.labelled)
     screen.say(
-        f"{product}: {report.added} new, {report.known} known, {len(report.refused)} left out; snapshot "
-        f"{snapshot.digest[:12]} has {len(snapshot.good)} good and {len(snapshot.labelled)} labelled images"
+        f"{product}: {report.added} new, {report.known} known, {report.copies} copies, {len(report.refused)} refused; "
+        f"snapshot {snapshot.digest[:12]} has {len(snapshot.good)} good and {len(snapshot.labelled)} labelled images"
+        + (f", {masks} with a mask" if snapshot.labelled else "")
     )
+    short = too_few(snapshot)
+    if short:
+        screen.say(f"{product} can't be fitted yet: {short}")
 
 
 @click.command()

@@ -71,7 +71,8 @@ def replay(
 
 
 def _play(config: Path | None, folder: Path, product: str, camera: str, fps: float, loop: bool) -> None:
-    from jobs.fitting.datasets import discover
+    from jobs.fitting.datasets.folders import told
+    from jobs.fitting.datasets.layout import survey
     from jobs.line.replay import Shot
     from jobs.line.replay import replay as play
     from jobs.session.connect import load_settings, open_store
@@ -80,8 +81,11 @@ def _play(config: Path | None, folder: Path, product: str, camera: str, fps: flo
 
     product_name(product)
     settings = load_settings(config)
-    files = [file.path for file in discover(folder)]
+    found = survey(folder)
+    files = [file.path for file in found.images]
     store, screen, stop, count = open_store(settings), Screen(), threading.Event(), 0
+    for line in told(found.left_out, folder):
+        screen.say(line)
     with screen.step(f"{camera} sees {product}") as step:
 
         def on_shot(_: Shot) -> None:

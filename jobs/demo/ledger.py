@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from jobs.fitting.datasets import GOOD, LocalImage
-from jobs.fitting.truth import out_of_sight, read_mask
+from jobs.fitting.area import out_of_sight
+from jobs.fitting.datasets import GOOD, DatasetError, LocalImage
+from jobs.fitting.datasets.masks import encoded, read_truth
 from jobs.line.follow import Follower, event_of, picture_of
 from jobs.line.replay import Shot
 from jobs.report import InspectedImage, ProductSummary, RegionBox
@@ -135,7 +136,7 @@ class Ledger:
                     regions=[RegionBox(**region.model_dump()) for region in event.regions],
                     mask_png=seen.pictures.get("mask", b""),
                     heat_png=seen.pictures.get("heat"),
-                    truth_mask_png=sent.source.mask.read_bytes() if sent.source.mask else None,
+                    truth_mask_png=_truth_png(sent.source, event),
                     latency_ms=seen.latency_ms,
                     ignored_png=encode_mask_png(ignore.mask_HW * np.uint8(255)) if ignore else None,
                     out_of_sight=self._out_of_sight(seen),
@@ -182,7 +183,7 @@ class Ledger:
         """Whether its defect lies wholly where its version ignores the image."""
         source = self.sent[seen.event.image_id].source
         ignore = self._manifest(seen.event.product, seen.event.model_version).ignore
-        return bool(ignore and source.mask and out_of_sight(read_mask(source.mask.read_bytes()), ignore))
+        return bool(ignore and source.masks and out_of_sight(_truth(source, ignore.height, ignore.width), ignore))
 
     def _pixel_auroc(self, seen: list[Seen]) -> float | None:
         """Pooled over the product's images, from the streamed heat maps; None without ground truth."""
@@ -190,15 +191,32 @@ class Ledger:
         for one in seen:
             source = self.sent[one.event.image_id].source
             heat = one.pictures.get("heat")
-            if heat is None or (source.kind != GOOD and source.mask is None):
+            if heat is None:
                 continue
             heat_map = decode_heat_png(heat)
-            mask = read_mask(source.mask.read_bytes()) if source.mask else np.zeros(heat_map.shape, bool)
+            mask = _truth(source, *heat_map.shape)
+            if mask is None:
+                continue
             ignore = self._manifest(one.event.product, one.event.model_version).ignore
             counted = ~ignore.mask_HW if ignore else np.ones(mask.shape, bool)
             maps.append(heat_map[counted])
             masks.append(mask[counted])
         return pixel_auroc(maps, masks) if any(mask.any() for mask in masks) else None
+
+
+def _truth(source: LocalImage, height: int, width: int) -> np.ndarray | None:
+    """Which pixels are defective: none of a good image; None where nobody drew them, or so that it can't be told."""
+    if source.kind == GOOD:
+        return np.zeros((height, width), bool)
+    try:
+        return read_truth(source.masks, height, width) if source.masks else None
+    except DatasetError:  # ingest has said which and why
+        return None
+
+
+def _truth_png(source: LocalImage, event: InspectionEvent) -> bytes | None:
+    mask = _truth(source, event.height, event.width) if source.masks else None
+    return None if mask is None else encoded(mask)
 
 
 def _rate(seen: list[Seen]) -> float | None:

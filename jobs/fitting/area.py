@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import numpy as np
+
 from jobs.fitting.datasets import DatasetError, Datasets, Snapshot
 from model import FitError, FitOptions, IgnoredArea, ImageLimits, drawn_area, masked_area, read_frame
 
@@ -35,3 +37,10 @@ def ignored_area(
     except FitError as error:
         raise DatasetError(f"{where}: {error}") from None
     return area
+
+
+def out_of_sight(mask: np.ndarray | None, ignore: IgnoredArea | None) -> bool:
+    """Whether a drawn defect lies wholly where its product's images are ignored: no model is to find it."""
+    if mask is None or ignore is None or mask.shape != ignore.mask_HW.shape:
+        return False
+    return bool(mask.any() and not (mask & ~ignore.mask_HW).any())

@@ -5,8 +5,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from jobs.fitting.area import out_of_sight
 from jobs.fitting.datasets import GOOD, DatasetError, Datasets, Item
-from jobs.fitting.truth import out_of_sight, read_mask
+from jobs.fitting.datasets.masks import read_mask
 from model import Calibration, Frame, ImageLimits, Manifest, SizeDiffers, average_precision, image_auroc, pixel_auroc
 from model.measures.proportions import share_interval
 from model.verdict.scored import anomaly_pixels
@@ -120,7 +121,10 @@ def _mask(datasets: Datasets, product: str, item: Item, height: int, width: int)
     data = datasets.mask(product, item)
     if data is None:
         return None
-    mask = read_mask(data)
+    try:
+        mask = read_mask(data)
+    except DatasetError as error:  # stored before ingest looked into masks
+        raise DatasetError(f"the mask of {item.name} ({item.kind}): {error}, and ingest it again") from None
     return mask if mask.shape == (height, width) else None
 
 

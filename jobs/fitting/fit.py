@@ -1,12 +1,13 @@
 """Fit products with Ray Train: images from S3, checkpoints to S3, a version in the registry at the end."""
 
 import json
+import logging
 import os
 import tempfile
 import threading
 import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
 from pathlib import Path
@@ -15,22 +16,46 @@ from typing import Any
 import torch
 
 from jobs.fitting.area import ignored_area
+from jobs.fitting.counts import split_items, too_few
 from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.session.progress import Beat
 from jobs.session.ray_session import ray_session
-from model import Fit, FitOptions, Frame, IgnoredArea, ImageLimits, ModelBundle, StepReport, read_frame, split
-from pipeline.errors import LinewatchError
+from model import (
+    Fit,
+    FitOptions,
+    Frame,
+    IgnoredArea,
+    ImageLimits,
+    ImageRejected,
+    ModelBundle,
+    ModelError,
+    StepReport,
+    read_frame,
+)
+from pipeline.errors import LinewatchError, StoreUnavailable
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry, new_version
 from pipeline.storage.store import ObjectStore, S3Store
 
 CHECKPOINT_STEPS = 50
-HELD_OUT_FRACTION = 0.2
 BOARD_STEPS = 5
+log = logging.getLogger(__name__)
 
 
 class FitJobError(LinewatchError):
     pass
+
+
+@dataclass
+class Outcomes:
+    """What a run has come to: product to version, and product to the reason why it can't be fitted.
+
+    stumbled: products that ended one attempt by an error that nobody foresaw, which a new process may not meet.
+    """
+
+    done: dict[str, str] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    stumbled: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -47,22 +72,69 @@ class Task:
 
 
 def fit_products(
-    settings: Settings, tasks: Sequence[Task], on_beat: Callable[[Beat], None] | None = None, run: str | None = None
+    settings: Settings,
+    tasks: Sequence[Task],
+    on_beat: Callable[[Beat], None] | None = None,
+    run: str | None = None,
+    *,
+    on_failed: Callable[[str, str], None] | None = None,
 ) -> dict[str, str]:
     """Fit each product in one Ray Train run and publish its version; returns product to version.
 
     Short fits share one trainer: starting one costs more than some of the fits. A worker that dies goes on from the
-    last checkpoint in S3.
+    last checkpoint in S3. A product that can't be fitted does not keep the others from it.
 
     Args:
         run: name of the run. The same name again resumes what an interrupted run began.
+        on_failed: called with (product, reason) for each that can't be fitted; without, they raise at the end.
 
     Raises:
-        FitJobError: the run failed for good; its message names the reason.
-        DatasetError: no such snapshot, or ``fit.ignore`` doesn't fit its images.
+        FitJobError: the run failed for good, or, without on_failed, a product; the message names the reason.
     """
     store = S3Store(settings.s3)
-    tasks = [with_area(settings, store, task) for task in tasks]
+    ready: list[Task] = []
+    failed: dict[str, str] = {}
+    for task in tasks:
+        try:
+            ready.append(_checked(settings, store, task))
+        except DatasetError as error:
+            failed[task.product] = str(error)
+    versions, broken = _run(settings, ready, on_beat, run) if ready else ({}, {})
+    failed |= broken
+    if failed and not on_failed:
+        raise FitJobError("; ".join(f"{product} can't be fitted: {reason}" for product, reason in failed.items()))
+    for product, reason in failed.items():
+        if on_failed:
+            on_failed(product, reason)
+    return versions
+
+
+def planned(store: ObjectStore, product: str) -> Task:
+    """A fit of the product's latest snapshot, with the champion for a parent.
+
+    Raises:
+        DatasetError: it has no images, too few of them, or they can't be read.
+    """
+    snapshot = Datasets(store).latest(product)
+    alias = Registry(store).champion_or_none(product)
+    reason = too_few(snapshot)
+    if reason:
+        raise DatasetError(reason)
+    return Task(product, snapshot.digest, alias.champion.version if alias else None)
+
+
+def _checked(settings: Settings, store: ObjectStore, task: Task) -> Task:
+    """The task with all that it needs. Raises DatasetError: why its fit would fail, as far as the snapshot tells."""
+    reason = too_few(Datasets(store).snapshot(task.product, task.digest))
+    if reason:
+        raise DatasetError(reason)
+    return with_area(settings, store, task)
+
+
+def _run(
+    settings: Settings, tasks: Sequence[Task], on_beat: Callable[[Beat], None] | None, run: str | None
+) -> tuple[dict[str, str], dict[str, str]]:
+    """One run of Ray Train; returns product to version, and product to the reason of its failure."""
     with ray_session(settings):
         import ray
         from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
@@ -95,7 +167,8 @@ def fit_products(
         finally:
             if watching:
                 watching.close()
-        return dict(json.loads((result.metrics or {})["done"]))
+        metrics = result.metrics or {}
+        return dict(json.loads(metrics["done"])), dict(json.loads(metrics["failed"]))
 
 
 def with_area(settings: Settings, store: ObjectStore, task: Task) -> Task:
@@ -163,14 +236,27 @@ def _train(config: dict[str, Any]) -> None:
     settings = Settings.received(config["settings"])
     torch.set_num_threads(settings.training.cpus or _default_threads())
     store = S3Store(settings.s3)
-    done, state = _resume(ray.train.get_checkpoint())
+    outcomes, state = _resume(ray.train.get_checkpoint())
     for values in config["tasks"]:
         task = Task(**values)
-        if task.product in done:
+        if task.product in outcomes.done or task.product in outcomes.failed:
             continue
-        done[task.product] = _fit_one(settings, store, task, done, state, config["board"])
+        try:
+            outcomes.done[task.product] = _fit_one(settings, store, task, outcomes, state, config["board"])
+        except StoreUnavailable:
+            raise
+        except (ModelError, LinewatchError) as error:  # another attempt would end the same
+            outcomes.failed[task.product] = str(error)
+        except Exception as error:
+            reason = f"{type(error).__name__}: {error}"
+            if settings.training.attempts and task.product not in outcomes.stumbled:
+                outcomes.stumbled[task.product] = reason
+                _report(outcomes, None, {"product": task.product})
+                raise
+            log.exception("%s can't be fitted", task.product)
+            outcomes.failed[task.product] = reason
         state = None
-        _report(done, None, {"product": task.product})
+        _report(outcomes, None, {"product": task.product})
 
 
 def _default_threads() -> int:
@@ -183,7 +269,7 @@ def _default_threads() -> int:
 
 
 def _fit_one(
-    settings: Settings, store: ObjectStore, task: Task, done: dict[str, str], state: bytes | None, board: Any
+    settings: Settings, store: ObjectStore, task: Task, outcomes: Outcomes, state: bytes | None, board: Any
 ) -> str:
     datasets = Datasets(store)
     snapshot = datasets.snapshot(task.product, task.digest)
@@ -198,7 +284,7 @@ def _fit_one(
         if report.step % BOARD_STEPS == 0 or report.phase != "training":
             board.write.remote(task.product, report.phase, report.step, report.steps, report.loss)
         if report.phase == "training" and report.step % CHECKPOINT_STEPS == 0 and report.step < report.steps:
-            _report(done, fit.state(), {"product": task.product, "step": report.step, "loss": report.loss})
+            _report(outcomes, fit.state(), {"product": task.product, "step": report.step, "loss": report.loss})
 
     bundle = fit.run(on_step)
     bundle = stamp(bundle, task, [item.sha256 for item in items])
@@ -224,50 +310,52 @@ def load_frames(
     settings: Settings,
     ignore: IgnoredArea | None = None,
 ) -> tuple[list[Frame], list[Frame], list[Item]]:
-    """Frames to fit on, frames held out, and the held-out items, by the hash of each image."""
+    """Frames to fit on, frames held out, and the held-out items."""
     limits = _limits(settings)
-    train_at, held_at = split([item.sha256 for item in snapshot.good], HELD_OUT_FRACTION)
+    train, held_out = split_items(snapshot)
 
-    def frame(index: int) -> Frame:
-        item = snapshot.good[index]
+    def frame(item: Item) -> Frame:
         data = datasets.image(snapshot.product, item)
-        read = read_frame(data, options.size, limits, tiled=options.tiles, reading=options.reading)
+        try:
+            read = read_frame(data, options.size, limits, tiled=options.tiles, reading=options.reading)
+        except ImageRejected as error:
+            raise DatasetError(f"its image {item.name} ({item.sha256[:12]}) can't be used: {error}") from error
         if ignore and (read.width, read.height) != (ignore.width, ignore.height):
             raise DatasetError(
-                f"{snapshot.product}: the good image {item.name} has {read.width} x {read.height} pixels, and "
-                f"fit.ignore is for {ignore.width} x {ignore.height}; fit on images of one size, or ignore nothing"
+                f"the good image {item.name} has {read.width} x {read.height} pixels, and fit.ignore is for "
+                f"{ignore.width} x {ignore.height}; fit on images of one size, or ignore nothing"
             )
         return read
 
-    return (
-        [frame(index) for index in train_at],
-        [frame(index) for index in held_at],
-        [snapshot.good[index] for index in held_at],
-    )
+    return [frame(item) for item in train], [frame(item) for item in held_out], held_out
 
 
 def _limits(settings: Settings) -> ImageLimits:
     return ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
 
 
-def _report(done: dict[str, str], state: bytes | None, metrics: dict[str, Any]) -> None:
+def _report(outcomes: Outcomes, state: bytes | None, metrics: dict[str, Any]) -> None:
     import ray.train
     from ray.train import Checkpoint
 
     with tempfile.TemporaryDirectory() as folder:
-        Path(folder, "done.json").write_text(json.dumps(done))
+        texts = {name: json.dumps(outcome) for name, outcome in vars(outcomes).items()}
+        for name, text in texts.items():
+            Path(folder, f"{name}.json").write_text(text)
         if state:
             Path(folder, "state.safetensors").write_bytes(state)
-        ray.train.report({**metrics, "done": json.dumps(done)}, checkpoint=Checkpoint.from_directory(folder))
+        ray.train.report({**metrics, **texts}, checkpoint=Checkpoint.from_directory(folder))
 
 
-def _resume(checkpoint: Any) -> tuple[dict[str, str], bytes | None]:
+def _resume(checkpoint: Any) -> tuple[Outcomes, bytes | None]:
     if checkpoint is None:
-        return {}, None
+        return Outcomes(), None
     with checkpoint.as_directory() as folder:
         state = Path(folder, "state.safetensors")
-        done = json.loads(Path(folder, "done.json").read_text())
-        return dict(done), state.read_bytes() if state.exists() else None
+        outcomes = Outcomes(
+            **{one.name: json.loads(Path(folder, f"{one.name}.json").read_text()) for one in fields(Outcomes)}
+        )
+        return outcomes, state.read_bytes() if state.exists() else None
 
 
 def _device() -> str:

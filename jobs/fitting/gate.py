@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
+from jobs.fitting.area import out_of_sight
 from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
-from jobs.fitting.truth import out_of_sight, read_mask
+from jobs.fitting.datasets.masks import read_mask
 from model import Engine, Frame, ImageLimits, ImageRejected, Manifest, image_auroc, spoil
 from model.measures.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings

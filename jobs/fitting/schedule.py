@@ -11,6 +11,7 @@ from apscheduler.schedulers.background import BackgroundScheduler
 from apscheduler.triggers.cron import CronTrigger
 
 from jobs.fitting.datasets import Datasets, Snapshot
+from jobs.fitting.datasets.folders import SERVICE
 from jobs.fitting.fit import Task, fit_products
 from jobs.fitting.release import Releases
 from jobs.session.progress import Beat
@@ -33,6 +34,7 @@ class Outcome:
     version: str | None = None
     new_images: int = 0
     refused_files: int = 0
+    left_out: int = 0
     reasons: list[str] = field(default_factory=list)
 
     def line(self) -> str:
@@ -40,8 +42,9 @@ class Outcome:
         if self.version:
             text += f" {self.version}"
         text += f" ({self.new_images} new images"
-        text += f", {self.refused_files} unreadable)" if self.refused_files else ")"
-        return text + (": " + "; ".join(self.reasons) if self.reasons else "")
+        text += f", {self.refused_files} unreadable" if self.refused_files else ""
+        text += f", {self.left_out} left out" if self.left_out else ""
+        return text + ")" + (": " + "; ".join(self.reasons) if self.reasons else "")
 
 
 def retrain(
@@ -60,6 +63,7 @@ def retrain(
         limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
         report = datasets.ingest(Path(source), product, limits=limits)
         outcome.refused_files = len(report.refused)
+        outcome.left_out = sum(len(paths) for reason, paths in report.left_out.items() if reason != SERVICE)
     snapshot = datasets.latest(product)
     alias = releases.registry.champion_or_none(product)
     fitted = releases.registry.manifest(product, alias.champion.version).dataset_digest if alias else None

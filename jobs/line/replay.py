@@ -13,6 +13,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from jobs.fitting.datasets import DatasetError
+from jobs.fitting.datasets.folders import image_type
 from pipeline.contracts.cloudevents import Envelope, new_traceparent
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, IMAGE_CAPTURED
 from pipeline.contracts.names import camera_source, product_name
@@ -25,6 +26,8 @@ from pipeline.storage.store import ObjectStore
 CONTENT_TYPES = {
     ".jpg": "image/jpeg",
     ".jpeg": "image/jpeg",
+    ".jpe": "image/jpeg",
+    ".jfif": "image/jpeg",
     ".png": "image/png",
     ".bmp": "image/bmp",
     ".tif": "image/tiff",
@@ -60,7 +63,7 @@ class Camera:
             BrokerUnavailable: the broker didn't take it.
         """
         data = path.read_bytes()
-        content_type = CONTENT_TYPES.get(path.suffix.lower(), "application/octet-stream")
+        content_type = CONTENT_TYPES.get(path.suffix.lower()) or image_type(data[:16]) or "application/octet-stream"
         shot = Shot(
             f"{self._source[1:].replace('/', '-')}-{self._run}-{next(self._numbers):06d}", path, datetime.now(UTC)
         )

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from jobs.report import ProductSummary, Report
+from jobs.session.terminal import printable
 from model.measures.proportions import percent, percent_interval, share_interval
 
 
@@ -48,11 +50,12 @@ class Screen:
             self.console = Console(width=150)
 
     def say(self, text: str) -> None:
-        self.console.print(f"  {text}", markup=False, highlight=False, soft_wrap=True)
+        """One line, whatever file names are in it."""
+        self.console.print(f"  {printable(text)}", markup=False, highlight=False, soft_wrap=True)
 
     @contextmanager
     def step(self, title: str, *, time_left: bool = False) -> Iterator[Step]:
-        begun = time.monotonic()
+        begun, title = time.monotonic(), printable(title)
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
@@ -133,7 +136,7 @@ class Screen:
             self.say(page)
 
     def _done(self, title: str, begun: float) -> None:
-        self.console.print(f"[green]✓[/] {title} [dim]{time.monotonic() - begun:.1f} s[/]", highlight=False)
+        self.console.print(f"[green]✓[/] {escape(title)} [dim]{time.monotonic() - begun:.1f} s[/]", highlight=False)
 
 
 def _intervals(summary: ProductSummary) -> str:

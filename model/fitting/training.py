@@ -368,6 +368,10 @@ def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: Fi
             f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
             "collect more good images"
         )
+    if all(np.array_equal(frame.pixels, train[0].pixels) for frame in train[1:]):
+        raise FitError(
+            f"the {len(train)} good images to train on are one and the same picture; give pictures of different parts"
+        )
     for frame in (*train, *held_out):
         if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
             raise ValueError(

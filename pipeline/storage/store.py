@@ -5,7 +5,7 @@ The fake that ships for tests is :class:`pipeline.fakes.MemoryStore`.
 
 import re
 from collections.abc import Iterator
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any, Protocol
 
 import certifi
@@ -40,6 +40,10 @@ class ObjectStore(Protocol):
     def exists(self, key: str) -> bool: ...
 
     def keys(self, prefix: str) -> Iterator[str]: ...
+
+    def written(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        """Keys, and when each was last written, by the store's clock in whole seconds."""
+        ...
 
 
 class S3Store:
@@ -146,6 +150,12 @@ class S3Store:
             for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
                 if item.object_name:
                     yield item.object_name
+
+    def written(self, prefix: str) -> Iterator[tuple[str, datetime]]:
+        with self._answers("list", prefix):
+            for item in self._client.list_objects(self.bucket, prefix=prefix, recursive=True):
+                if item.object_name and item.last_modified:
+                    yield item.object_name, item.last_modified
 
     def _answers(self, act: str, key: str) -> "_Translate":
         return _Translate(self.endpoint, act, key)

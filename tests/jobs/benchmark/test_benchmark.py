@@ -43,8 +43,8 @@ def test_mvtec_ad_is_recognised_as_a_folder_of_categories_and_as_one(drawn: Path
     assert len(category.train) == 20
     defective = [image for image in category.test if image.kind != "good"]
     assert len(defective) == 4
-    assert all(image.mask is not None and image.mask.is_file() for image in defective)
-    assert all(image.mask is None for image in category.test if image.kind == "good")
+    assert all(len(image.masks) == 1 and image.masks[0].is_file() for image in defective)
+    assert all(image.masks == () for image in category.test if image.kind == "good")
 
 
 def test_mvtec_ad_2_is_recognised(tmp_path: Path) -> None:
@@ -54,7 +54,7 @@ def test_mvtec_ad_2_is_recognised(tmp_path: Path) -> None:
     picture(root / "test_public/ground_truth/bad/d_mask.png")
     (category,) = categories(tmp_path)
     assert [path.name for path in category.train] == ["a.png"]
-    assert [(image.kind, image.path.name, image.mask is not None) for image in category.test] == [
+    assert [(image.kind, image.path.name, bool(image.masks)) for image in category.test] == [
         ("bad", "d.png", True),
         ("good", "c.png", False),
     ]
@@ -72,7 +72,7 @@ def test_visa_is_recognised_by_its_table(tmp_path: Path) -> None:
     (category,) = categories(tmp_path)
     assert category.name == "candle"
     assert [path.name for path in category.train] == ["0.JPG"]
-    assert [(image.kind, image.mask is not None) for image in category.test] == [("good", False), ("anomaly", True)]
+    assert [(image.kind, bool(image.masks)) for image in category.test] == [("good", False), ("anomaly", True)]
 
 
 def test_a_folder_without_categories_says_what_was_expected(tmp_path: Path) -> None:

@@ -80,7 +80,7 @@ def printed(code: str, encoding: str) -> str:
 
 def test_a_terminal_that_is_not_utf8_gets_plain_letters() -> None:
     code = (
-        "from jobs.cli.terminal import take_any_text\ntake_any_text()\n"
+        "from jobs.session.terminal import take_any_text\ntake_any_text()\n"
         "print('\\u2713 a \\u2013 b \\xb7 \\u2026 caf\\xe9 \\U0001f600 \\udcff')"
     )
     assert printed(code, "ascii:strict") == "+ a - b | ... caf\\u00e9 \\ud83d\\ude00 \\udcff\n"

@@ -14,11 +14,12 @@ from PIL import Image
 from jobs.demo import ledger as books
 from jobs.demo.ledger import Ledger
 from jobs.fitting.datasets import LocalImage
+from jobs.fitting.datasets.masks import encoded as stored
 from jobs.line.replay import Shot
 from model import ModelBundle, masked_area
 from pipeline.contracts.broker import Record
 from tests.jobs.fabricated import NOON, Stream
-from tests.jobs.fitting.test_truth import encoded
+from tests.jobs.fitting.datasets.test_masks import encoded
 from tests.pipeline.tiny import publish
 
 LATE_S = 2.0
@@ -84,8 +85,8 @@ def test_the_ignored_area_is_in_the_rows_and_defects_in_it_alone_in_no_figure(
     monkeypatch.setattr(books, "Follower", Follower)
     with closing(Ledger(stream.settings, stream.store)) as ledger:
         for name, truth in sources.items():
-            mask = None if truth is None else Path(f"{name}_mask.png")
-            source = LocalImage(Path(f"{name}.png"), "spot" if mask else "good", labelled=True, mask=mask)
+            masks = () if truth is None else (Path(f"{name}_mask.png"),)
+            source = LocalImage(Path(f"{name}.png"), "spot" if masks else "good", True, masks)
             ledger.send(Shot(name, source.path, NOON), source, "bottle")
         ledger.settle(quiet_s=10)
     rows = {row.image_id: row for row in ledger.rows("bottle", list(sources))}
@@ -96,3 +97,19 @@ def test_the_ignored_area_is_in_the_rows_and_defects_in_it_alone_in_no_figure(
     assert summary.ignored_share == 0.5
     # Of the defect's eight pixels that count, half are as hot as nothing else.
     assert summary.pixel_auroc == 0.75
+
+
+def test_a_truth_is_drawn_from_all_its_parts_or_not_at_all() -> None:
+    marked = np.zeros((40, 60), bool)
+    marked[5:9, 10:20] = True
+    for name, mask in {"a.png": marked, "b.png": marked[::-1], "small.png": marked[:20]}.items():
+        Path(name).write_bytes(stored(mask))
+    paths = (Path("a.png"), Path("b.png"))
+    drawn = books._truth(LocalImage(Path("image.png"), "scratch", True, paths), 40, 60)
+    assert drawn is not None
+    assert drawn.tolist() == (marked | marked[::-1]).tolist()
+    assert books._truth(LocalImage(Path("image.png"), "scratch", True, (Path("small.png"),)), 40, 60) is None
+    assert books._truth(LocalImage(Path("image.png"), "scratch", True), 40, 60) is None
+    good = books._truth(LocalImage(Path("image.png"), "good", True), 40, 60)
+    assert good is not None
+    assert not good.any()

@@ -12,7 +12,7 @@ from jobs.fitting.fit import Task, load_frames, with_area
 from model import FitOptions, IgnoredArea, ImageLimits
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
-from tests.jobs.fitting.test_truth import encoded
+from tests.jobs.fitting.datasets.test_masks import encoded
 from tests.pipeline.tiny import SIDE, texture
 
 LIMITS = ImageLimits()

@@ -17,7 +17,7 @@ from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
 from pipeline.stream.inspector import Inspector, bundle_loader
-from tests.jobs.fitting.test_truth import encoded
+from tests.jobs.fitting.datasets.test_masks import encoded
 from tests.pipeline.tiny import SIDE, publish, texture
 
 SETTINGS = Settings.from_values({"engine": {"device": "cpu", "threads": 1}})
@@ -68,8 +68,7 @@ def test_what_cannot_be_measured_is_none(store: MemoryStore) -> None:
     datasets = Datasets(store)
     snapshot = datasets.latest("bottle")
     only_good = snapshot.model_copy(update={"labelled": tuple(i for i in snapshot.labelled if i.kind == "good")})
-    datasets._publish(only_good)
-    store.objects[f"datasets/bottle/snapshots/{only_good.digest}.json"] = only_good.text()
+    datasets.write(only_good)
     datasets.restore(only_good, instead_of=datasets.latest("bottle"))
     result = evaluate(SETTINGS, store, "bottle", champion(store))
     assert (result.image_auroc, result.average_precision, result.pixel_auroc, result.escape_rate) == (None,) * 4

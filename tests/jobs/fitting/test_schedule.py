@@ -18,7 +18,7 @@ from pipeline.errors import SettingsError
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
-from tests.jobs.fitting.test_truth import encoded
+from tests.jobs.fitting.datasets.test_masks import encoded
 from tests.pipeline.tiny import SIDE, publish, texture
 
 
@@ -117,6 +117,7 @@ def test_an_outcome_is_one_line() -> None:
     outcome = Outcome("bottle", "refused", "v", new_images=4, refused_files=1, reasons=["a", "b"])
     assert outcome.line() == "bottle: refused v (4 new images, 1 unreadable): a; b"
     assert Outcome("bottle", "nothing new").line() == "bottle: nothing new (0 new images)"
+    assert Outcome("bottle", "nothing new", left_out=3).line() == "bottle: nothing new (0 new images, 3 left out)"
 
 
 class Retraining:
@@ -200,7 +201,10 @@ def test_images_of_another_size_than_the_champions_ignored_area_are_refused_befo
 def test_unreadable_files_are_counted(line: Retraining) -> None:
     line.bring(*range(100, 108))
     (line.source / "broken.png").write_bytes(b"x")
-    assert line.run().refused_files == 1
+    (line.source / "other.gif").write_bytes(b"x")
+    (line.source / "Thumbs.db").write_bytes(b"x")
+    outcome = line.run()
+    assert (outcome.refused_files, outcome.left_out) == (1, 1)
 
 
 def test_a_missing_source_is_an_error_that_names_it(line: Retraining) -> None:

@@ -101,6 +101,16 @@ def test_a_missing_object_is_told_from_every_other_trouble(store: ObjectStore, k
 
 
 @every_store
+def test_keys_are_listed_with_the_time_of_their_last_write(store: ObjectStore, key: str) -> None:
+    before = datetime.now(UTC).replace(microsecond=0)  # stores keep whole seconds
+    store.put(f"{key}/a", b"one")
+    store.put_if(f"{key}/b", b"two", None)
+    written = dict(store.written(key))
+    assert written.keys() == {f"{key}/a", f"{key}/b"}
+    assert all(before <= time <= datetime.now(UTC) + timedelta(seconds=1) for time in written.values())
+
+
+@every_store
 def test_a_first_write_wins_once(store: ObjectStore, key: str) -> None:
     store.put_if(key, b"first", None)
     with pytest.raises(ObjectConflict):

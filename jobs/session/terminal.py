@@ -1,4 +1,4 @@
-"""Any terminal, pipe and log takes what linewatch writes: in plain letters what its encoding has none for."""
+"""Text as a terminal can show it: names may hold line breaks and control codes, and its encoding may lack letters."""
 
 import codecs
 import io
@@ -10,8 +10,24 @@ PLAIN = {
 }  # fmt: skip
 
 
+def printable(text: str) -> str:
+    """The text on one line: line breaks, tabs, control codes and bytes that are no UTF-8 as escapes.
+
+    >>> printable("new\\nline")
+    'new\\\\nline'
+    """
+    return "".join(one if one.isprintable() else _escaped(one) for one in text)
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python carries a byte of a name that is no UTF-8
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
+
+
 def take_any_text() -> None:
-    """Also names of files that are not UTF-8, on a terminal that is."""
+    """From now on: plain letters and escapes where the encoding has no others, also of names that are no UTF-8."""
     codecs.register_error("linewatch-plain", _plain)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):

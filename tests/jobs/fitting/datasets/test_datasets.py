@@ -5,16 +5,21 @@ import threading
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot, discover
+from jobs.fitting.datasets.folders import DANGLING
+from jobs.fitting.datasets.masks import encoded, read_mask
 from model import ImageLimits
 from pipeline.errors import NameRefused, ObjectConflict
 from pipeline.fakes import MemoryStore
-from tests.pipeline.tiny import texture
+from tests.pipeline.tiny import SIDE, texture
 from tests.threads import together
 
 LIMITS = ImageLimits()
+MARKED = np.zeros((SIDE, SIDE), bool)
+MARKED[30:60, 30:60] = True
 
 
 @pytest.fixture
@@ -44,7 +49,7 @@ def mvtec(name: str = "category") -> Path:
     folder(f"{name}/test/scratch", 20, 21)
     masks = root / "ground_truth" / "scratch"
     masks.mkdir(parents=True)
-    (masks / "020_mask.png").write_bytes(texture(99))
+    (masks / "020_mask.png").write_bytes(encoded(MARKED))
     return root
 
 
@@ -68,7 +73,7 @@ def test_an_mvtec_folder_brings_labelled_images_with_their_masks(datasets: Datas
         ("scratch", "021.png"),
     ]
     masks = {item.name: datasets.mask("bottle", item) for item in snapshot.labelled}
-    assert masks["020.png"] == texture(99)
+    assert read_mask(masks["020.png"] or b"").tolist() == MARKED.tolist()
     assert masks["021.png"] is None
 
 
@@ -96,6 +101,7 @@ def test_bad_files_are_reported_and_the_rest_is_taken(datasets: Datasets) -> Non
     report = datasets.ingest(root, "bottle", limits=LIMITS)
     assert report.added == 2
     assert sorted(path.name for path, _ in report.refused) == ["broken.png", "empty.jpg", "text.png"]
+    assert report.left_out[DANGLING] == [root / "gone.png"]
     assert all(reason for _, reason in report.refused)
 
 
