@@ -2,6 +2,8 @@
 
 import json
 import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,17 +45,18 @@ def fit(
     """Fit a model for each PRODUCT from its good images, and promote it if the gate lets it pass.
 
     Ray Train reads the product's latest snapshot from S3, checkpoints to S3, and writes an immutable version to the
-    registry. A version that the gate refuses stays there; promote it by hand if you know better.
+    registry. A version that the gate refuses stays there; promote it by hand if you know better. A product that can't
+    be fitted is named with the reason, before Ray starts where its images tell; the others are fitted and promoted.
 
     \b
     Example:  linewatch fit bottle cap
     """
-    from jobs.fitting.datasets import Datasets
-    from jobs.fitting.fit import Task, fit_products, with_area
+    from jobs.fitting.fit import fit_products, planned
     from jobs.fitting.release import Releases
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
     from jobs.session.ray_session import ray_session
+    from jobs.session.terminal import printable
     from model import IgnoredArea
 
     settings = load_settings(config)
@@ -61,35 +64,62 @@ def fit(
     chosen = {name: value for name, value in given.items() if value is not None}
     settings = settings.with_fit(chosen)
     store = open_store(settings)
-    releases, datasets, screen = Releases(settings, store), Datasets(store), Screen()
+    releases, screen, failed = Releases(settings, store), Screen(), list[str]()
+
+    def fail(what: str, reason: str) -> None:
+        failed.append(what)
+        click.echo(f"Error: {what}: {printable(reason)}", err=True)
+
+    def told(product: str, reason: str) -> None:
+        fail(f"{product} can't be fitted", reason)
+
     tasks = []
     for product in dict.fromkeys(products):
-        alias = releases.registry.champion_or_none(product)
-        task = Task(product, datasets.latest(product).digest, alias.champion.version if alias else None)
-        tasks.append(with_area(settings, store, task))
-        if tasks[-1].ignore:
-            screen.say(f"{product}: {IgnoredArea.model_validate(tasks[-1].ignore).describe()}")
-    with screen.step("Starting Ray"):
-        session = ray_session(settings)
-        session.__enter__()
-    try:
-        with screen.fitting("Fitting", [task.product for task in tasks]) as on_beat:
-            versions = fit_products(settings, tasks, on_beat, run)
-    finally:
-        session.__exit__(None, None, None)
+        with _alone(f"{product} can't be fitted", fail):
+            tasks.append(planned(settings, store, product))
+    for task in tasks:
+        if task.ignore:
+            screen.say(f"{task.product}: {IgnoredArea.model_validate(task.ignore).describe()}")
+    versions: dict[str, str] = {}
+    if tasks:
+        with screen.step("Starting Ray"):
+            session = ray_session(settings)
+            session.__enter__()
+        try:
+            with screen.fitting("Fitting", [task.product for task in tasks]) as on_beat:
+                versions = fit_products(settings, tasks, on_beat, run, on_failed=told)
+        finally:
+            session.__exit__(None, None, None)
     refused = 0
     for product, version in versions.items():
         screen.say(f"{product} {version}: {releases.registry.manifest(product, version).calibration.describe()}")
         if no_promote:
             screen.say(f"{product} {version}: in the registry, not promoted")
             continue
-        verdict = releases.consider(product, version, force=force)
-        screen.say(f"{product} {version}: {'promoted' if verdict.accepted else verdict.line()}")
-        refused += not verdict.accepted
+        with _alone(f"{product} {version} was not promoted", fail):
+            verdict = releases.consider(product, version, force=force)
+            screen.say(f"{product} {version}: {'promoted' if verdict.accepted else verdict.line()}")
+            refused += not verdict.accepted
     if refused:
         raise click.ClickException(
             f"{refused} of {len(versions)} versions were refused: 'linewatch models promote' overrules"
         )
+    if failed:
+        raise click.exceptions.Exit(1)
+
+
+@contextmanager
+def _alone(what: str, fail: Callable[[str, str], None]) -> Iterator[None]:
+    """What is wrong with one product does not keep the others from being fitted and promoted."""
+    from model import ModelError
+    from pipeline.errors import LinewatchError, StoreUnavailable
+
+    try:
+        yield
+    except StoreUnavailable:
+        raise
+    except (LinewatchError, ModelError) as error:
+        fail(what, str(error))
 
 
 @click.group()

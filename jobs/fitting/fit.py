@@ -109,18 +109,15 @@ def fit_products(
     return versions
 
 
-def planned(store: ObjectStore, product: str) -> Task:
+def planned(settings: Settings, store: ObjectStore, product: str) -> Task:
     """A fit of the product's latest snapshot, with the champion for a parent.
 
     Raises:
-        DatasetError: it has no images, too few of them, or they can't be read.
+        DatasetError: it has no images, too few of them, they can't be read, or ``fit.ignore`` doesn't fit them.
     """
     snapshot = Datasets(store).latest(product)
     alias = Registry(store).champion_or_none(product)
-    reason = too_few(snapshot)
-    if reason:
-        raise DatasetError(reason)
-    return Task(product, snapshot.digest, alias.champion.version if alias else None)
+    return _checked(settings, store, Task(product, snapshot.digest, alias.champion.version if alias else None))
 
 
 def _checked(settings: Settings, store: ObjectStore, task: Task) -> Task:

@@ -54,10 +54,14 @@ class Releases:
         announce(self._settings, champion, replaced)
         return champion
 
-    def screen(self, product: str, snapshot: Snapshot) -> list[str]:
+    def screen(self, product: str, snapshot: Snapshot, blank: int = 0) -> list[str]:
         """Reasons why a fit on ``snapshot`` is not even begun: the champion flags too many of the new images.
 
         A retraining loop that labels its own images degrades without a sound; this is where it is heard.
+
+        Args:
+            blank: images that came with the new ones and show nothing. Ingest has left them out, and still they say
+                that something is wrong with the camera.
         """
         alias = self.registry.champion_or_none(product)
         if not alias:
@@ -72,12 +76,14 @@ class Releases:
             flagged = self.judge.flagged(product, alias.champion.version, images)
         except ImageRejected as error:
             return [f"the champion can't judge the new images: {error}"]
-        share = len(flagged) / len(fresh)
+        share = (len(flagged) + blank) / (len(fresh) + blank)
         if share <= self._settings.gate.max_flagged_share:
             return []
         return [
-            f"the champion finds {len(flagged)} of {len(fresh)} new images defective ({share:.0%}, limit "
-            f"{self._settings.gate.max_flagged_share:.0%}): the new images are spoiled, or the product has changed"
+            f"the champion finds {len(flagged)} of {len(fresh)} new images defective"
+            + (f", and {blank} more show nothing" if blank else "")
+            + f" ({share:.0%}, limit {self._settings.gate.max_flagged_share:.0%}): the new images are spoiled, or the "
+            "product has changed"
         ]
 
     def _judge(self, product: str, version: str, alias: Alias | None) -> Verdict:

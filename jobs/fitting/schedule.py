@@ -12,6 +12,7 @@ from apscheduler.triggers.cron import CronTrigger
 
 from jobs.fitting.datasets import Datasets, Snapshot
 from jobs.fitting.datasets.folders import SERVICE
+from jobs.fitting.datasets.ingest import UNIFORM
 from jobs.fitting.fit import Task, fit_products
 from jobs.fitting.release import Releases
 from jobs.session.progress import Beat
@@ -58,11 +59,13 @@ def retrain(
     datasets, releases = Datasets(store), Releases(settings, store)
     before = datasets.latest_or_empty(product)
     outcome = Outcome(product, "nothing new")
+    blank = 0
     source = settings.products[product].source if product in settings.products else None
     if source:
         limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
         report = datasets.ingest(Path(source), product, limits=limits)
         outcome.refused_files = len(report.refused)
+        blank = sum(reason == UNIFORM for _, reason in report.refused)
         outcome.left_out = sum(len(paths) for reason, paths in report.left_out.items() if reason != SERVICE)
     snapshot = datasets.latest(product)
     alias = releases.registry.champion_or_none(product)
@@ -70,9 +73,9 @@ def retrain(
     outcome.new_images = len(snapshot.good) - len(before.good)
     if snapshot.digest == fitted:
         return outcome
-    outcome.reasons = datasets.refusal(product, snapshot.digest) or releases.screen(product, snapshot)
+    outcome.reasons = datasets.refusal(product, snapshot.digest) or releases.screen(product, snapshot, blank)
     if outcome.reasons:
-        return _refused(outcome, datasets, snapshot, before)
+        return _refused(outcome, datasets, snapshot, before, remember=not blank)
     task = Task(product, snapshot.digest, alias.champion.version if alias else None)
     outcome.version = fit_products(settings, [task], on_beat)[product]
     verdict = releases.consider(product, outcome.version)
@@ -80,10 +83,17 @@ def retrain(
     return outcome if verdict.accepted else _refused(outcome, datasets, snapshot, before)
 
 
-def _refused(outcome: Outcome, datasets: Datasets, snapshot: Snapshot, before: Snapshot) -> Outcome:
-    """Remember why, so that the same images are not fitted again at each due time, and leave them out."""
+def _refused(
+    outcome: Outcome, datasets: Datasets, snapshot: Snapshot, before: Snapshot, *, remember: bool = True
+) -> Outcome:
+    """Leave the images out, and remember why, so that the same ones are not fitted again at each due time.
+
+    What blank images beside them had a part in is not remembered: the snapshot does not list those, and without them
+    it may be judged otherwise.
+    """
     outcome.status = "refused"
-    datasets.refuse(snapshot, outcome.reasons)
+    if remember:
+        datasets.refuse(snapshot, outcome.reasons)
     datasets.restore(before, instead_of=snapshot)
     return outcome
 

@@ -53,8 +53,8 @@ class IngestReport:
         if self.near:
             pairs = listed([f"{one} and {other}" for one, other in self.near])
             yield (
-                f"{len(self.near)} times two good images are nearly the same: {pairs}; where one is held out and the "
-                "other is not, the threshold comes out too low"
+                f"good images that are nearly the same: {pairs}; where one is held out and the other is not, the "
+                "threshold comes out too low"
             )
 
     def count(self, merged: Merged) -> None:

@@ -23,7 +23,8 @@ def run(*arguments: str) -> Result:
 def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     """Commands find this store instead of S3."""
     store = MemoryStore()
-    monkeypatch.setattr("jobs.session.connect.open_store", lambda _: store)
+    for opens in ("open_store", "make_store"):
+        monkeypatch.setattr(f"jobs.session.connect.{opens}", lambda *_: store)
     return store
 
 
@@ -95,10 +96,10 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can() -> None:
     Path("測試/Prüfung.gif").write_bytes(b"GIF89a")
     code = (
         "from jobs.session import connect; from pipeline.fakes import MemoryStore; from jobs.cli import main\n"
-        "store = MemoryStore(); connect.open_store = lambda _: store; main(['ingest', '測試', '-p', 'bottle'])"
+        "store = MemoryStore(); connect.make_store = lambda *_: store; main(['ingest', '測試', '-p', 'bottle'])"
     )
     environment = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONPATH": str(Path(__file__).parents[3])}
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, env=environment, check=False)
     assert told.returncode == 0, told.stderr.decode()
-    assert rb"Pr\xfcfung.gif" in told.stdout
+    assert rb"Pr\u00fcfung.gif" in told.stdout
     assert b"1 new" in told.stdout

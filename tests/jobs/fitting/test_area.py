@@ -89,7 +89,7 @@ def test_a_good_image_of_another_size_is_named(datasets: Datasets) -> None:
     datasets.ingest(Path("good"), "bottle", limits=LIMITS)
     settings, options = Settings.from_values({}), FitOptions(size=64)
     snapshot = datasets.latest("bottle")
-    with pytest.raises(DatasetError, match=rf"bottle: the good image .*odd\.png has 48 x {SIDE} pixels"):
+    with pytest.raises(DatasetError, match=rf"the good image .*odd\.png has 48 x {SIDE} pixels"):
         load_frames(datasets, snapshot, options, settings, area)
     assert sum(len(frames) for frames in load_frames(datasets, snapshot, options, settings)[:2]) == 4
 

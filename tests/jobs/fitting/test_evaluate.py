@@ -162,7 +162,7 @@ def test_labelled_images_of_another_size_are_left_out_and_told(store: MemoryStor
     one_only = Datasets(store).latest("bottle").model_copy(update={"product": "cap"})
     small = one_only.model_copy(update={"labelled": tuple(i for i in one_only.labelled if i.name.endswith("half.png"))})
     assert len(small.labelled) == 1
-    Datasets(store)._publish(small)
+    Datasets(store).publish("cap", lambda _: small)
     store.objects[f"datasets/cap/images/{small.labelled[0].sha256}"] = encoded(pixels[::2, ::2])
     with pytest.raises(DatasetError, match="another size"):
         evaluate(SETTINGS, store, "cap", publish(store, tiny_bundle, "cap", ignore=manifest_area(store, version)))

@@ -35,11 +35,11 @@ def task(store: MemoryStore, product: str) -> Task:
 
 
 def test_a_fit_is_planned_where_there_are_images_enough(store: MemoryStore) -> None:
-    assert planned(store, "a") == task(store, "a")
+    assert planned(SETTINGS, store, "a") == task(store, "a")
     with pytest.raises(DatasetError, match="3 different good images, and at least 10"):
-        planned(store, "c")
+        planned(SETTINGS, store, "c")
     with pytest.raises(DatasetError, match="no images of 'd' yet"):
-        planned(store, "d")
+        planned(SETTINGS, store, "d")
 
 
 def test_what_has_too_few_is_told_and_the_others_are_run(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from jobs.fitting import schedule
 from jobs.fitting.datasets import DatasetError, Datasets
@@ -191,11 +192,28 @@ def test_images_of_another_size_than_the_champions_ignored_area_are_refused_befo
     line.ignore = drawn_area([((0, 0), (20, 0), (0, 20))], SIDE, SIDE).model_dump()
     line.bring(*range(100, 108))
     assert line.run().status == "promoted"
-    (line.source / "small.png").write_bytes(encoded(np.full((SIDE // 2, SIDE // 2), 90, np.uint8)))
+    (line.source / "small.png").write_bytes(
+        encoded(np.arange((SIDE // 2) ** 2, dtype=np.uint8).reshape(SIDE // 2, SIDE // 2))
+    )
     outcome = line.run()
     assert outcome.status == "refused"
     assert f"can't judge the new images: the image has {SIDE // 2} x {SIDE // 2} pixels" in outcome.line()
     assert line.fits == 1
+
+
+def test_blank_images_that_come_with_good_ones_speak_against_them(line: Retraining) -> None:
+    line.bring(*range(100, 108))
+    line.run()
+    line.bring(120, 121)
+    for name in ("dark.png", "bright.png"):
+        Image.new("RGB", (64, 64), (len(name), 0, 0)).save(line.source / name)
+    outcome = line.run()
+    assert outcome.status == "refused"
+    assert "0 of 2 new images defective, and 2 more show nothing (50%" in outcome.line()
+    assert line.fits == 1
+    for name in ("dark.png", "bright.png"):
+        (line.source / name).unlink()
+    assert line.run().status == "promoted", "the same images without the blank ones"
 
 
 def test_unreadable_files_are_counted(line: Retraining) -> None:

@@ -1,0 +1,102 @@
+"""`linewatch fit` of several products: one that can't be fitted keeps no other from it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from jobs.cli import main
+from jobs.fitting.datasets import Datasets
+from jobs.fitting.gate import Verdict
+from model import ImageLimits, ModelBundle
+from pipeline.fakes import MemoryStore
+from tests.pipeline.tiny import publish, texture
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(main, arguments)
+
+
+@pytest.fixture
+def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
+    """Commands find this store instead of S3."""
+    store = MemoryStore()
+    monkeypatch.setattr("jobs.session.connect.open_store", lambda _: store)
+    return store
+
+
+def bring(store: MemoryStore, product: str, count: int) -> None:
+    folder = Path(f"photos-{product}")
+    folder.mkdir()
+    for seed in range(count):
+        (folder / f"{seed:03d}.png").write_bytes(texture(seed))
+    Datasets(store).ingest(folder, product, limits=ImageLimits())
+
+
+class Fits:
+    """Several products' fits without Ray: those with images enough become versions."""
+
+    def __init__(self, store: MemoryStore, bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.store, self.bundle = store, bundle
+        self.fitted: list[str] = []
+        self.broken: dict[str, str] = {}
+        self.considered: list[str] = []
+        monkeypatch.setattr("jobs.fitting.fit.fit_products", self._fit)
+        monkeypatch.setattr("jobs.session.ray_session.ray_session", lambda _: self)
+        monkeypatch.setattr("jobs.fitting.release.Releases.consider", self._consider)
+
+    def __enter__(self) -> None:
+        self.fitted.append("Ray")
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def _fit(self, _: Any, tasks: Any, __: Any, ___: Any, *, on_failed: Any) -> dict[str, str]:
+        for product, reason in self.broken.items():
+            on_failed(product, reason)
+        self.fitted += [task.product for task in tasks]
+        names = [task.product for task in tasks if task.product not in self.broken]
+        return {name: publish(self.store, self.bundle, product=name, serve=False) for name in names}
+
+    def _consider(self, product: str, *_: object, **__: object) -> Verdict:
+        self.considered.append(product)
+        return Verdict(True)
+
+
+@pytest.fixture
+def fits(store: MemoryStore, tiny_bundle: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> Fits:
+    monkeypatch.setenv("LINEWATCH_ENGINE__DEVICE", "cpu")
+    return Fits(store, tiny_bundle, monkeypatch)
+
+
+def test_one_product_too_small_is_one_line_and_the_others_are_promoted(store: MemoryStore, fits: Fits) -> None:
+    for product, count in {"a": 12, "b": 12, "c": 3}.items():
+        bring(store, product, count)
+    result = run("fit", "a", "b", "c")
+    assert result.exit_code == 1
+    assert fits.considered == ["a", "b"]
+    (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
+    assert line == "Error: c can't be fitted: it has 3 different good images, and at least 10 are needed: ingest more"
+    assert result.output.count("promoted") == 2
+
+
+def test_one_that_fails_in_the_run_is_one_line_too(store: MemoryStore, fits: Fits) -> None:
+    for product in "abc":
+        bring(store, product, 12)
+    fits.broken = {"b": "the loss is nan"}
+    result = run("fit", "a", "b", "c")
+    assert result.exit_code == 1
+    assert fits.considered == ["a", "c"]
+    assert "Error: b can't be fitted: the loss is nan" in result.output.splitlines()
+
+
+def test_ray_is_not_started_for_products_that_cannot_be_fitted(store: MemoryStore, fits: Fits) -> None:
+    bring(store, "c", 3)
+    result = run("fit", "c", "d")
+    assert result.exit_code == 1
+    assert fits.fitted == []
+    assert [line.split(":")[1] for line in result.output.splitlines() if line.startswith("Error: ")] == [
+        " c can't be fitted",
+        " d can't be fitted",
+    ]
