@@ -49,7 +49,8 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
     limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
     datasets = Datasets(make_store(settings, screen.say))
     with screen.step(f"Reading {folder}") as step:
-        report = datasets.ingest(folder, product, limits=limits, on_image=step.advance)
+        reading = settings.fit_options(product).reading
+        report = datasets.ingest(folder, product, limits=limits, reading=reading, on_image=step.advance)
     for line in report.lines(folder):
         screen.say(line)
     snapshot = report.snapshot

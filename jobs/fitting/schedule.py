@@ -63,7 +63,8 @@ def retrain(
     source = settings.products[product].source if product in settings.products else None
     if source:
         limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
-        report = datasets.ingest(Path(source), product, limits=limits)
+        reading = settings.fit_options(product).reading
+        report = datasets.ingest(Path(source), product, limits=limits, reading=reading)
         outcome.refused_files = len(report.refused)
         blank = sum(reason == UNIFORM for _, reason in report.refused)
         outcome.left_out = sum(len(paths) for reason, paths in report.left_out.items() if reason != SERVICE)

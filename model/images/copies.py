@@ -42,6 +42,14 @@ def look(frame: Frame) -> bytes:
     return gray.resize((LOOK_SIDE, LOOK_SIDE), Image.Resampling.BOX).tobytes()
 
 
+def times_darker(looks: Sequence[bytes]) -> list[float]:
+    """How many times darker each picture is than the median one, by its brightest places."""
+    if not looks:
+        return []
+    brightest = np.frombuffer(b"".join(looks), np.uint8).reshape(len(looks), -1).max(axis=1).astype(float)
+    return [float(one) for one in np.median(brightest) / np.maximum(brightest, 0.5)]
+
+
 def near_pairs(looks: Sequence[bytes], among: Sequence[bytes]) -> Iterator[tuple[int, int]]:
     """Indexes (into looks, into among) of pairs that are nearly the same picture."""
     if not looks or not among:

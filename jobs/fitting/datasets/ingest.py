@@ -11,11 +11,14 @@ from jobs.fitting.datasets.masks import encoded, marks_most, read_mask, read_tru
 from jobs.fitting.datasets.merging import Merged, Taken, merge
 from jobs.fitting.datasets.snapshots import GOOD, DatasetError, Item, Snapshot, stored_name
 from jobs.fitting.datasets.store import SnapshotStore
-from model import Frame, ImageLimits, ImageRejected, ImageTooLarge, read_frame
-from model.images.copies import is_uniform, look, near_pairs, pixel_digest
+from model import Frame, ImageLimits, ImageRejected, ImageTooLarge, Reading, read_frame
+from model.images.copies import is_uniform, look, near_pairs, pixel_digest, times_darker
+from model.images.reading import AS_THE_FILE_SAYS
 from pipeline.contracts.names import product_name
 
 Progress = Callable[[int, int], None]
+ANOTHER_RANGE = 3.0
+"""Two bits more or fewer are a factor of four; light that varies is mostly less."""
 UNIFORM = "every pixel has the same value, so it shows no part: was the lens covered, or the light too bright?"
 
 
@@ -24,7 +27,8 @@ class IngestReport:
     """What became of a folder.
 
     refused: files that are no usable image. left_out: reason -> what else lies there and was not taken. masks: what is
-    wrong with the mask of a labelled image. near: pairs of names of good images that are nearly the same.
+    wrong with the mask of a labelled image. near: pairs of names of good images that are nearly the same. ranges: names
+    of good images whose brightness is another than the others', and how many times darker they are.
     """
 
     snapshot: Snapshot
@@ -37,6 +41,7 @@ class IngestReport:
     left_out: dict[str, list[Path]] = field(default_factory=dict)
     masks: list[tuple[Path, str]] = field(default_factory=list)
     near: list[tuple[str, str]] = field(default_factory=list)
+    ranges: list[tuple[str, float]] = field(default_factory=list)
 
     def lines(self, folder: Path) -> Iterator[str]:
         """What a person should know of what was not taken, or was taken with a doubt; in words, a line each."""
@@ -56,6 +61,12 @@ class IngestReport:
                 f"good images that are nearly the same: {pairs}; where one is held out and the other is not, the "
                 "threshold comes out too low"
             )
+        if self.ranges:
+            names = listed([f"{name} ({_compared(times)})" for name, times in self.ranges])
+            yield (
+                f"good images of another range than the product's others: {names}; are they of another bit depth, or "
+                "was the light another? Take them out if they are not what cameras will send"
+            )
 
     def count(self, merged: Merged) -> None:
         self.added, self.known, self.copies = len(merged.added), merged.known, merged.copies
@@ -71,6 +82,7 @@ class Datasets(SnapshotStore):
         product: str,
         *,
         limits: ImageLimits,
+        reading: Reading = AS_THE_FILE_SAYS,
         accept: Callable[[bytes], str | None] | None = None,
         on_image: Progress | None = None,
     ) -> IngestReport:
@@ -80,6 +92,7 @@ class Datasets(SnapshotStore):
         labelled ones; any other folder is taken as good images, subfolders included.
 
         Args:
+            reading: what the product's images mean where files don't say.
             accept: a further check of each good image; a text refuses it with that reason.
             on_image: called with (done, of) after each file.
 
@@ -91,7 +104,7 @@ class Datasets(SnapshotStore):
         found = survey(folder)
         doubtful = refuse_defective(folder, product, found)
         report = IngestReport(before, left_out=found.left_out, masks=list(found.unmasked))
-        reader = _Reader(self, product, before, limits, accept, report, doubtful)
+        reader = _Reader(self, product, before, limits, reading, accept, report, doubtful)
         taken = []
         for count, file in enumerate(found.images, 1):
             one = reader.read(file)
@@ -100,26 +113,28 @@ class Datasets(SnapshotStore):
             if on_image:
                 on_image(count, len(found.images))
         judged = _agreeing(taken, report)
-        pixels = self._pixels_of(before, limits) if any(one.item.sha256 not in reader.known for one in judged) else {}
+        new = any(one.item.sha256 not in reader.known for one in judged)
+        pixels = self._pixels_of(before, limits, reading) if new else {}
 
         def change(latest: Snapshot) -> Snapshot:
             merged = merge(latest, judged, pixels)
             if not judged or not merged.snapshot.good:
                 raise DatasetError(_nothing_usable(folder, found, report))
             report.count(merged)
-            report.near = _near(merged)
+            report.near, report.ranges = _near(merged), _odd_ranges(merged)
             return merged.snapshot
 
         report.snapshot = self.publish(product, change)
         return report
 
-    def _pixels_of(self, snapshot: Snapshot, limits: ImageLimits) -> dict[str, str]:
+    def _pixels_of(self, snapshot: Snapshot, limits: ImageLimits, reading: Reading) -> dict[str, str]:
         """File -> pixels, of items that were ingested before snapshots said so: their copies are to be recognised."""
         pixels = {}
         for item in snapshot.items:
             if item.pixels_sha256 is None:
                 try:
-                    frame = read_frame(self.image(snapshot.product, item), 32, limits, tiled=True)
+                    data = self.image(snapshot.product, item)
+                    frame = read_frame(data, 32, limits, tiled=True, reading=reading)
                 except (DatasetError, ImageRejected):  # a fit says so, or the gate; it has no copies that we could tell
                     continue
                 pixels[item.sha256] = pixel_digest(frame)
@@ -135,12 +150,13 @@ class _Reader:
         product: str,
         before: Snapshot,
         limits: ImageLimits,
+        reading: Reading,
         accept: Callable[[bytes], str | None] | None,
         report: IngestReport,
         doubtful: set[Path],
     ) -> None:
         self._datasets, self._product, self._limits = datasets, product, limits
-        self._accept, self._report, self._doubtful = accept, report, doubtful
+        self._reading, self._accept, self._report, self._doubtful = reading, accept, report, doubtful
         self._masked = {item.sha256: item for item in before.labelled if item.mask_sha256}
         self.known = {sha256 for item in before.items for sha256 in (item.sha256, *item.copies)}
 
@@ -150,7 +166,7 @@ class _Reader:
             if size > self._limits.max_bytes:  # before it fills the memory
                 raise ImageTooLarge(f"the file has {size:,} bytes, the limit is {self._limits.max_bytes:,}")
             data = file.path.read_bytes()
-            frame = read_frame(data, 32, self._limits, tiled=True)
+            frame = read_frame(data, 32, self._limits, tiled=True, reading=self._reading)
             reason = self._accept(data) if self._accept and not file.labelled else None
             if not reason and not file.labelled and is_uniform(frame):
                 reason = UNIFORM
@@ -234,6 +250,23 @@ def _near(merged: Merged) -> list[tuple[str, str]]:
         if one.sha256 != other.sha256:
             found[frozenset((one.sha256, other.sha256))] = tuple(sorted((one.name, other.name)))
     return sorted((first, second) for first, second in found.values())
+
+
+def _odd_ranges(merged: Merged) -> list[tuple[str, float]]:
+    """New good pictures so dark or so bright beside the product's others as one of other bits would be."""
+    good = [item for item in merged.snapshot.good if item.look]
+    looks = [base64.b64decode(item.look or "") for item in good]
+    new = {item.sha256 for item in merged.added}
+    odd = [
+        (item.name, times)
+        for item, times in zip(good, times_darker(looks), strict=True)
+        if item.sha256 in new and not 1 / ANOTHER_RANGE < times < ANOTHER_RANGE
+    ]
+    return sorted(odd)
+
+
+def _compared(times: float) -> str:
+    return f"{times:.1f} times darker" if times > 1 else f"{1 / times:.1f} times brighter"
 
 
 def _nothing_usable(folder: Path, found: Found, report: IngestReport) -> str:

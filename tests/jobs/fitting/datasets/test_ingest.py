@@ -1,5 +1,6 @@
 """What an ingest says of a folder, and what a product has afterwards."""
 
+import io
 import json
 import os
 from pathlib import Path
@@ -14,7 +15,7 @@ from jobs.fitting.datasets.ingest import UNIFORM
 from jobs.fitting.datasets.layout import NAMED
 from jobs.fitting.datasets.masks import encoded, read_mask
 from jobs.fitting.datasets.snapshots import stored_name
-from model import ImageLimits
+from model import ImageLimits, Reading
 from pipeline.fakes import MemoryStore
 from tests.pipeline.tiny import SIDE, texture
 
@@ -306,3 +307,52 @@ def test_a_folder_that_brings_nothing_is_an_error_for_a_product_that_has_images(
     with pytest.raises(DatasetError, match=r"broken/a\.png: the first bytes"):
         ingest(datasets, "broken")
     assert datasets.latest("bottle") == before
+
+
+def twelve_bits(seed: int, bits: int = 12) -> bytes:
+    """A 16-bit PNG in which a camera fills fewer bits."""
+    gray = np.asarray(Image.open(io.BytesIO(texture(seed))).convert("L")).astype(np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(gray << (bits - 8) | gray >> (16 - bits)).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def test_images_whose_depth_nobody_states_are_refused_with_what_to_set(datasets: Datasets) -> None:
+    for seed in range(3):
+        put(f"mono12/{seed}.png", twelve_bits(seed))
+    with pytest.raises(DatasetError, match=r"no usable image .* fit\.bit_depth to what the camera fills"):
+        ingest(datasets, "mono12")
+    reading = Reading(bit_depth=12)
+    report = datasets.ingest(Path("mono12"), "bottle", limits=ImageLimits(), reading=reading)
+    assert (report.added, report.refused) == (3, [])
+    put("more/8.png", texture(9))
+    put("more/12.png", twelve_bits(10))
+    report = datasets.ingest(Path("more"), "bottle", limits=ImageLimits(), reading=reading)
+    assert report.added == 1
+    ((path, reason),) = report.refused
+    assert path.name == "8.png"
+    assert "have 12 bits a sample (fit.bit_depth), this is one of 8" in reason
+
+
+def test_the_same_scene_at_12_and_at_8_bits_is_one_picture(datasets: Datasets) -> None:
+    put("given.png", texture(1))
+    put("a/none.txt", b"")
+    Image.open("given.png").convert("L").save("a/1.png")
+    ingest(datasets, "a")
+    put("b/1.png", twelve_bits(1))
+    report = datasets.ingest(Path("b"), "bottle", limits=ImageLimits(), reading=Reading(bit_depth=12))
+    assert (report.added, report.copies) == (0, 1)
+
+
+def test_images_of_another_range_than_the_others_are_told(datasets: Datasets) -> None:
+    reading = Reading(bit_depth=12)
+    for seed in range(6):
+        put(f"photos/{seed}.png", twelve_bits(seed))
+    put("photos/ten.png", twelve_bits(7, bits=10))
+    report = datasets.ingest(Path("photos"), "bottle", limits=ImageLimits(), reading=reading)
+    assert [name for name, _ in report.ranges] == ["ten.png"]
+    (line,) = [line for line in report.lines(Path("photos")) if "another range" in line]
+    assert "ten.png (4." in line
+    assert "another bit depth" in line
+    put("later/8.png", twelve_bits(8))
+    assert not datasets.ingest(Path("later"), "bottle", limits=ImageLimits(), reading=reading).ranges
