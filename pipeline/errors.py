@@ -10,7 +10,11 @@
     │   └── StoreUnavailable        no answer, or a refusal that a person must mend; worth waiting for
     ├── BrokerError                 the message broker
     │   ├── BrokerUnavailable       no answer; worth waiting for
+    │   │   └── BrokerRefused       an answer that a person must mend: no right, no topic; worth waiting for
+    │   ├── TopicsUnfit             topics that can't take what settings ask of them
+    │   ├── Unreadable              messages that the client can't read
     │   └── CommitLost              the transaction was not committed: rewind and go on
+    │       └── CommitRefused       and will not be before a person has mended something
     ├── RegistryError               the model registry
     │   ├── UnknownProduct          no champion for this product
     │   └── UnknownVersion          no such version of this product
@@ -23,6 +27,8 @@
         ├── ModelBroken             the product's model can't be loaded
         ├── InspectionFailed        a readable image, and still something in its inspection broke
         ├── PoisonPill              whoever took the message up never came back
+        ├── OutputTooLarge          what it became is larger than its topic takes
+        ├── DeletedUnread           the broker has deleted messages that nobody had read
         └── ImageBroken             not a readable image within the limits (``error_class`` says which)
 
 ``StoreUnavailable`` and ``BrokerUnavailable`` never lose an image: the worker waits and tries again.
@@ -74,7 +80,23 @@ class BrokerUnavailable(BrokerError):
     pass
 
 
+class BrokerRefused(BrokerUnavailable):
+    pass
+
+
+class TopicsUnfit(BrokerError):
+    pass
+
+
+class Unreadable(BrokerError):
+    pass
+
+
 class CommitLost(BrokerError):
+    pass
+
+
+class CommitRefused(CommitLost):
     pass
 
 
@@ -131,6 +153,21 @@ class InspectionFailed(DeadLetter):
 
 class PoisonPill(DeadLetter):
     pass
+
+
+class OutputTooLarge(DeadLetter):
+    pass
+
+
+class DeletedUnread(DeadLetter):
+    """Stands for several messages, of which nothing is left.
+
+    first: the offset of the first one. topic_id: of the topic that had them, which may have been made anew since.
+    """
+
+    def __init__(self, why: str, first: int, messages: int, topic_id: str = "") -> None:
+        super().__init__(why)
+        self.first, self.messages, self.topic_id = first, messages, topic_id
 
 
 class ImageBroken(DeadLetter):

@@ -10,6 +10,8 @@ from pipeline.contracts.broker import Outgoing, Record, offsets_after
 from pipeline.errors import (
     BrokerUnavailable,
     CommitLost,
+    CommitRefused,
+    DeletedUnread,
     ObjectConflict,
     ObjectMissing,
     ObjectTooLarge,
@@ -78,7 +80,9 @@ class MemoryBroker:
 
     Set ``lost_commits`` to let that many commits fail, ``outages`` to let that many session calls fail, and call
     :meth:`move_away` to take a partition from the member that holds it. Put (partition, offset) into ``suspects`` to
-    have those records taken up alone; ``attempts`` counts how often they were.
+    have those records taken up alone; ``attempts`` counts how often they were. ``limits`` has the bytes of the largest
+    message of a topic, ``refusal`` what the broker says to every commit, ``unreadable`` why a partition can't be read;
+    :meth:`delete_records` deletes the first records of a partition, read or not.
     """
 
     partitions: int = 2
@@ -91,6 +95,14 @@ class MemoryBroker:
     begun: int = 0
     attempts: dict[tuple[int, int], int] = field(default_factory=dict)
     sessions: list["MemorySession"] = field(default_factory=list)
+    limits: dict[str, int] = field(default_factory=dict)
+    refusal: str = ""
+    unreadable: dict[int, str] = field(default_factory=dict)
+    starts: dict[int, int] = field(default_factory=dict)
+
+    def delete_records(self, partition: int, before: int) -> None:
+        """Those of every topic; offsets stay as they are."""
+        self.starts[partition] = before
 
     def produce(self, message: Outgoing) -> Record:
         log = self.topics.setdefault(message.topic, [])
@@ -145,13 +157,24 @@ class MemorySession:
             raise BrokerUnavailable("the memory broker is told not to answer")
         if self.paused:
             return []
-        found = []
+        found = [gap for partition in self.leases if (gap := self._gap(partition))]
         for record in self._broker.read(self._topic):
+            if record.partition in self._broker.unreadable:
+                continue
             if record.partition in self.leases and record.offset == self.positions[record.partition]:
                 suspect = (record.partition, record.offset) in self._broker.suspects
                 found.append(replace(record, lease=self.leases[record.partition], suspect=suspect))
                 self.positions[record.partition] += 1
         return found
+
+    def _gap(self, partition: int) -> Record | None:
+        first, start = self.positions[partition], self._broker.starts.get(partition, 0)
+        if start <= first:
+            return None
+        self.positions[partition] = start
+        why = DeletedUnread(f"{start - first} messages were deleted unread", first, start - first)
+        lease = self.leases[partition]
+        return Record(self._topic, partition, start - 1, None, None, (), 1_700_000_000_000, lease, error=why)
 
     def owns(self, record: Record) -> bool:
         return self.leases.get(record.partition) == record.lease
@@ -172,12 +195,23 @@ class MemorySession:
                 ends[record.partition] = record.offset + 1
         return {number: end - self._broker.committed.get((self._topic, number), 0) for number, end in ends.items()}
 
+    def hindrances(self) -> dict[int | None, str]:
+        return {partition: reason for partition, reason in self._broker.unreadable.items()}  # noqa: C416
+
+    def largest(self, topic: str) -> int:
+        return self._broker.limits.get(topic, 1 << 40)
+
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
         if self._broker.lost_commits > 0:
             self._broker.lost_commits -= 1
             for partition in list(self.leases):
                 self.take(partition)
             raise CommitLost("the memory broker is told to lose this commit")
+        refused = [one for one in outgoing if one.size > self.largest(one.topic)]
+        if self._broker.refusal or refused:
+            for partition in list(self.leases):
+                self.take(partition)
+            raise CommitRefused(self._broker.refusal or f"a message of {refused[0].size} bytes is too large")
         for message in outgoing:
             # What kafka-python refuses to send, whatever came in from other clients.
             if message.key is None and message.value is None:

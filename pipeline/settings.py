@@ -163,6 +163,9 @@ class Stream(Section):
     poison_attempts: int = Field(
         2, ge=1, le=100, description="How often a suspect of ending its process is tried alone before it is set aside"
     )
+    stall_s: float = Field(
+        30.0, gt=0, le=DAY_S, description="Nothing committed for so long while messages wait is a stall"
+    )
     heartbeat_timeout_s: float = Field(
         60.0, gt=0, le=DAY_S, description="A worker silent for longer fails its health check"
     )

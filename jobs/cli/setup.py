@@ -12,17 +12,21 @@ from jobs.cli.outputs import OutputFolder
 def setup(config: Path | None) -> None:
     """Make the bucket and the topics, and find out what the broker can do.
 
-    Safe to run again: what is there already is left as it is.
+    Safe to run again: what is there already is left as it is. Topics that can't take what settings ask of them are
+    refused, or warned of where the line only works in another way for it.
     """
     from jobs.session.connect import load_settings, make_store
     from pipeline.kafka.capabilities import probe
     from pipeline.kafka.topics import ensure_topics
+    from pipeline.kafka.topics_fit import fitting
 
     settings = load_settings(config)
     make_store(settings)
     click.echo(f"bucket   {settings.s3.bucket} at {settings.s3.endpoint}")
     made = ensure_topics(settings)
     click.echo(f"topics   {', '.join(made) if made else 'all there already'}")
+    for warning in fitting(settings):
+        click.echo(f"warning  {warning}")
     click.echo(f"delivery {probe(settings).describe()}")
 
 

@@ -43,6 +43,8 @@ def serve(
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
     from jobs.session.ray_session import ray_session
+    from pipeline.kafka.topics import ensure_topics
+    from pipeline.kafka.topics_fit import fitting
 
     settings = load_settings(config)
     chosen = {"replicas": replicas, "max_replicas": max_replicas, "port": port}
@@ -57,12 +59,16 @@ def serve(
             withdraw()
         return
     open_store(settings)
+    ensure_topics(settings)
+    for warning in fitting(settings):
+        screen.say(f"! {warning}")
     with reserve_port(settings):
         _serve(settings, screen, roll)
 
 
 def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
     from jobs.line.deploy import delivery, deploy, rest_address, shut_down
+    from jobs.line.watch import watch
     from jobs.session.ray_session import ray_session
 
     broker = delivery(settings)
@@ -77,7 +83,7 @@ def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
             return
         screen.say("Ctrl-C ends it")
         try:
-            threading.Event().wait()
+            watch(rest_address(session), screen.say)
         except KeyboardInterrupt:
             screen.say("finishing the batches in hand")
         finally:
@@ -170,13 +176,17 @@ def replay_all(config: Path | None, error_class: str | None, yes: bool) -> None:
     from jobs.line.deploy import delivery
     from jobs.line.letters import pending_letters, replay_letters
     from jobs.session.connect import load_settings
+    from pipeline.storage.store import S3Store
 
     settings = load_settings(config)
     letters = pending_letters(settings, error_class)
-    if not letters:
-        click.echo("no dead letters")
+    again = [letter for letter in letters if not letter.deleted]
+    if len(again) < len(letters):
+        click.echo(f"{len(letters) - len(again)} letters say what was deleted unread: nothing is left of that to send")
+    if not again:
+        click.echo("no dead letters" if not letters else "no other dead letters")
         return
     if not yes:
-        click.confirm(f"send {len(letters)} messages again?", abort=True)
-    count = replay_letters(settings, letters, exactly_once=delivery(settings).aborts_hidden)
+        click.confirm(f"send {len(again)} messages again?", abort=True)
+    count = replay_letters(settings, again, S3Store(settings.s3), exactly_once=delivery(settings).aborts_hidden)
     click.echo(f"{count} messages sent again")

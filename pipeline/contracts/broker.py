@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from pipeline.contracts.cloudevents import Headers
+from pipeline.errors import DeadLetter
+
+BATCH_BYTES, RECORD_BYTES = 61, 26
+"""What Kafka puts around a batch and, at most, around a record of it."""
 
 
 @dataclass(frozen=True)
@@ -15,7 +19,7 @@ class Record:
     """One consumed message.
 
     lease: names the period in which this member owned the partition. suspect: it may be what ended the process of a
-    member before, and is to be taken up alone.
+    member before, and is to be taken up alone. error: why there is no more of it than its place.
     """
 
     topic: str
@@ -27,6 +31,7 @@ class Record:
     timestamp_ms: int
     lease: int = 0
     suspect: bool = False
+    error: DeadLetter | None = None
 
     @property
     def size(self) -> int:
@@ -41,6 +46,19 @@ class Outgoing:
     key: bytes | None
     value: bytes | None
     headers: Headers = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes that it takes on the broker at most, in a batch of its own: what a topic's max.message.bytes limits."""
+        parts = [self.key or b"", self.value or b""]
+        for name, value in self.headers:
+            parts += [name.encode(), value or b""]
+        lengths = [len(part) for part in parts]
+        return BATCH_BYTES + RECORD_BYTES + sum(length + _varint_bytes(length) for length in lengths)
+
+
+def _varint_bytes(number: int) -> int:
+    return 1 + (number >= 1 << 6) + (number >= 1 << 13) + (number >= 1 << 20)
 
 
 class StreamSession(Protocol):
@@ -81,12 +99,22 @@ class StreamSession(Protocol):
         """Messages behind the committed offset of each owned partition, as far as the last fetch tells."""
         ...
 
+    def hindrances(self) -> dict[int | None, str]:
+        """What keeps it from going on, by partition; None: in all of them. Asked from any thread, also while another
+        call waits.
+        """
+        ...
+
+    def largest(self, topic: str) -> int:
+        """Bytes of the largest message that a topic takes now, as far as known. Asked from any thread."""
+        ...
+
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
         """Publish ``outgoing`` and commit the offsets after ``finished``, both or neither.
 
         Raises:
             CommitLost: neither happened; every owned partition was set back to its committed offset, under a
-                new lease.
+                new lease. CommitRefused: and it won't happen before a person has mended something.
             BrokerUnavailable: neither will be visible; close the session and open another.
         """
         ...

@@ -8,8 +8,10 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
 
-from pipeline.errors import BrokerUnavailable, SettingsError
+from pipeline.errors import BrokerRefused, BrokerUnavailable, SettingsError
 from pipeline.kafka.header_names import read_any_name
+from pipeline.kafka.reading import OnUnreadable, read_batch_by_batch
+from pipeline.kafka.refusals import refusal
 from pipeline.settings import Kafka, Settings
 
 # A dead letter is the original message with headers added: it must fit where the original did.
@@ -42,11 +44,14 @@ def connection(kafka: Kafka) -> dict[str, Any]:
     return options
 
 
-def make_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
-    """A consumer that reads what is committed and takes images."""
+def make_consumer(settings: Settings, on_unreadable: OnUnreadable | None = None, **options: Any) -> KafkaConsumer:
+    """A consumer that reads what is committed and takes images.
+
+    on_unreadable: told of each batch that can't be read, instead of having the poll raise `Unreadable`.
+    """
     size = settings.topics.max_message_bytes
     read_any_name()
-    return KafkaConsumer(
+    consumer = KafkaConsumer(
         **{
             **connection(settings.kafka),
             "isolation_level": "read_committed",
@@ -57,9 +62,13 @@ def make_consumer(settings: Settings, **options: Any) -> KafkaConsumer:
             "fetch_max_bytes": max(size, 52_428_800),
             "fetch_max_wait_ms": 100,
             "request_timeout_ms": 10_000,
+            # A topic that was made anew is noticed by this.
+            "metadata_max_age_ms": 10_000,
             **options,
         }
     )
+    read_batch_by_batch(consumer, *([on_unreadable] if on_unreadable else []))
+    return consumer
 
 
 def make_producer(settings: Settings, **options: Any) -> KafkaProducer:
@@ -125,5 +134,7 @@ def broker_answers(settings: Settings) -> Iterator[None]:
         ) from error
     except (KafkaError, OSError) as error:
         where = settings.kafka.bootstrap_servers
+        if told := refusal(error):
+            raise BrokerRefused(f"Kafka at {where} refuses: {told}") from error
         reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
         raise BrokerUnavailable(f"Kafka at {where} does not answer: is it running? ({reason})") from error

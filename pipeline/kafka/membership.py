@@ -1,5 +1,6 @@
 """Membership of the consumer group: joining whenever it asks for it, and what kafka-python gets wrong about that."""
 
+import logging
 from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, Protocol
@@ -7,13 +8,15 @@ from typing import Any, Protocol
 from kafka import ConsumerRebalanceListener, KafkaConsumer, TopicPartition
 from kafka.admin import MemberToRemove
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import CommitFailedError
+from kafka.errors import CommitFailedError, KafkaError
 from kafka.structs import ConsumerGroupMetadata
 
-from pipeline.errors import BrokerUnavailable
+from pipeline.errors import BrokerRefused
 from pipeline.kafka.clients import admin_client, make_consumer
+from pipeline.kafka.reading import UnreadableBatch
 from pipeline.settings import Settings
 
+log = logging.getLogger(__name__)
 JOIN_SLICE_MS = 1000
 JOIN_LOOK_S = 0.1
 REJOIN_WITHIN_MS = 30_000
@@ -29,11 +32,25 @@ class Holder(Protocol):
 
     def revoked(self, partitions: Sequence[TopicPartition]) -> None: ...
 
+    def unreadable(self, tp: TopicPartition, batch: UnreadableBatch) -> None:
+        """In the poll that met it: the partition's position stays there."""
+
     def expelled(self) -> None:
         """Joining again after the group went on without this member: its offsets may be far behind the group's.
 
         The client does not always say so: what it gets back of what it had, it may count as kept.
         """
+
+
+def lives(settings: Settings, process: str) -> bool:
+    """Whether a process of this client id is a member of the group. Where nobody can tell, it has died."""
+    with admin_client(settings) as admin:
+        try:
+            group = admin.describe_groups([settings.kafka.group])[settings.kafka.group]
+        except KafkaError as error:
+            log.info("the group's members can't be listed: %s: %s", type(error).__name__, error)
+            return False
+    return any(one["client_id"] == process for one in group["members"])
 
 
 class Membership:
@@ -47,7 +64,7 @@ class Membership:
         """process: the client id. instance: of a static member.
 
         Raises:
-            BrokerUnavailable: there is no topic of images.
+            BrokerRefused: there is no topic of images.
             KafkaError: no broker answers.
         """
         self._settings, self._instance = settings, instance
@@ -115,6 +132,7 @@ class Membership:
         session_ms = self._settings.kafka.session_timeout_ms
         consumer = make_consumer(
             self._settings,
+            holder.unreadable,
             group_id=self._settings.kafka.group,
             client_id=process,
             session_timeout_ms=session_ms,
@@ -131,7 +149,7 @@ class Membership:
         # not notice when it learns of them.
         if not consumer.partitions_for_topic(images):
             consumer.close(autocommit=False)
-            raise BrokerUnavailable(f"{images} is not there: has `linewatch setup` made it?")
+            raise BrokerRefused(f"topic {images} is not there: 'linewatch setup' makes it")
         return consumer
 
     def _close_consumer(self) -> None:

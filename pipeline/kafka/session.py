@@ -4,7 +4,7 @@ import itertools
 import logging
 import time
 import uuid
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -12,21 +12,27 @@ from functools import partial
 from threading import Thread
 from typing import Any
 
-from kafka import KafkaProducer, TopicPartition
-from kafka.errors import CommitFailedError, KafkaError, KafkaTimeoutError
-from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+from kafka import TopicPartition
+from kafka.errors import CommitFailedError, KafkaTimeoutError
+from kafka.structs import OffsetAndMetadata
 
 from pipeline.contracts.broker import Outgoing, Record, offsets_after
-from pipeline.errors import BrokerUnavailable, CommitLost
+from pipeline.contracts.deadletters import letter_of_deleted
+from pipeline.errors import BrokerUnavailable, CommitLost, CommitRefused
 from pipeline.kafka.attempts import Attempts
-from pipeline.kafka.clients import CLIENT_ERRORS, admin_client, broker_answers, make_producer
+from pipeline.kafka.clients import CLIENT_ERRORS, broker_answers
+from pipeline.kafka.gaps import Place, Places, position_of, start_of
+from pipeline.kafka.held_up import HeldUp
 from pipeline.kafka.left_open import end_left_open
-from pipeline.kafka.membership import Membership
+from pipeline.kafka.lookout import Lookout
+from pipeline.kafka.membership import Membership, lives
+from pipeline.kafka.publisher import Publisher
+from pipeline.kafka.reading import UnreadableBatch
+from pipeline.kafka.refusals import refusal
 from pipeline.settings import Settings
 from pipeline.telemetry import metrics
 
 log = logging.getLogger(__name__)
-FLUSH_TIMEOUT_S = 15
 NOTE_TIMEOUT_MS = 5000
 UNSTABLE_MS = 1000
 """A transaction of the living is over by then."""
@@ -53,12 +59,13 @@ class KafkaSession:
             BrokerUnavailable: no broker answers.
         """
         self._settings = settings
-        self._rank = rank
         self._process = PROCESS
         self._exactly_once = exactly_once
-        self._transactional_id = ""
+        self._lookout = Lookout(settings)
         self._leases: dict[TopicPartition, int] = {}
-        self._committed: dict[TopicPartition, int] = {}
+        self._places = Places(settings.topics.images)
+        self._held_up = HeldUp()
+        self._not_joined_since: float | None = None
         self._attempts: dict[TopicPartition, Attempts] = {}  # at the committed offset, where somebody left a note
         self._suspects_end: dict[TopicPartition, int] = {}
         self._assigned_anew: set[TopicPartition] = set()
@@ -71,22 +78,27 @@ class KafkaSession:
         self._publish_thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
         instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
         with broker_answers(settings):
-            self._producer = self._open_producer()
+            self._publisher = Publisher(settings, rank=rank, exactly_once=exactly_once, lookout=self._lookout)
             try:
                 self._member = Membership(settings, self._process, instance, self)
-                self._consumer = self._member.consumer
+                self._consumer = self._held_up.consumer = self._member.consumer
             except BaseException:
                 with suppress(*CLIENT_ERRORS):
-                    self._close_producer()
+                    self._publisher.close()
                 raise
+        self._lookout.start()
 
     # What the worker calls
 
     def poll(self, timeout_s: float) -> list[Record]:
         with broker_answers(self._settings):
             if not self._member.joined(timeout_s):
+                self._not_joined_since = self._not_joined_since or time.monotonic()
                 return []
+            self._not_joined_since = None
+            self._held_up.try_again(paused=self._paused)
             fetched = self._consumer.poll(timeout_ms=int(timeout_s * 1000))
+        self._forget_old_topic()
         if self._was_expelled:
             self._was_expelled = False
             self._taken(self._consumer.assignment())
@@ -97,12 +109,13 @@ class KafkaSession:
         # kafka-python keeps the position of a partition that stays with its member in a rebalance, and thereby skips
         # what was fetched and not committed. Not within the callback: it runs in the client's own loop.
         anew = self._assigned_anew & set(self._consumer.assignment())
+        gaps = [gap for tp in self._leases.keys() - anew if (gap := self._follow(tp, fetched.get(tp, ())))]
         for tp in anew:
             # The group waits for whoever does not join again: the others later.
-            if self._member.must_join or not self._rewind(tp):
+            if self._member.must_join or not self._rewind(tp, gaps):
                 break
         owned = {tp: messages for tp, messages in fetched.items() if tp in self._leases and tp not in anew}
-        return [self._record(tp, one) for tp, messages in owned.items() for one in messages]
+        return gaps + [self._record(tp, one) for tp, messages in owned.items() for one in messages]
 
     def owns(self, record: Record) -> bool:
         return self._leases.get(TopicPartition(record.topic, record.partition)) == record.lease
@@ -115,13 +128,14 @@ class KafkaSession:
         notes = {}
         for tp in first:
             self._attempts[tp] = replace(self._attempts[tp], begun=self._attempts[tp].begun + 1)
-            notes[tp] = OffsetAndMetadata(self._committed[tp], self._attempts[tp].note(), -1)
+            notes[tp] = OffsetAndMetadata(self._places.of[tp].committed, self._attempts[tp].note(), -1)
         self._commit_notes(notes)
 
     def attempt(self, record: Record) -> int:
         tp = TopicPartition(record.topic, record.partition)
         before = self._attempts.get(tp, Attempts())
-        died = before.alone - (1 if before.alone and self._lives(before.by) else 0)
+        alive = before.alone > 0 and (before.by == self._process or lives(self._settings, before.by))
+        died = before.alone - alive  # one that lives has only lost its partition
         after = replace(before, alone=died + 1, by=self._process)
         self._commit_notes({tp: OffsetAndMetadata(record.offset, after.note(), -1)})
         self._attempts[tp] = after
@@ -131,9 +145,22 @@ class KafkaSession:
         found = {}
         for tp in list(self._leases):
             end = self._consumer.highwater(tp) if tp in self._consumer.assignment() else None
-            if end is not None and tp in self._committed:
-                found[tp.partition] = max(0, end - self._committed[tp])
+            if end is not None and tp in self._places.of:
+                self._places.of[tp].end = end
+                found[tp.partition] = self._places.of[tp].lag
         return found
+
+    def hindrances(self) -> dict[int | None, str]:
+        found = self._held_up.told()
+        since, limit_s = self._not_joined_since, self._settings.stream.stall_s
+        if self._lookout.trouble:
+            found[None] = f"Kafka at {self._settings.kafka.bootstrap_servers}: {self._lookout.trouble}"
+        elif since is not None and time.monotonic() - since > limit_s:
+            found[None] = f"joining the consumer group takes longer than {limit_s:.0f} s: its other members don't"
+        return found
+
+    def largest(self, topic: str) -> int:
+        return self._lookout.largest(topic)
 
     def commit(self, outgoing: Sequence[Outgoing], finished: Sequence[Record]) -> None:
         after = {TopicPartition(topic, number): offset for (topic, number), offset in offsets_after(finished).items()}
@@ -144,18 +171,21 @@ class KafkaSession:
             if not all(self.owns(record) for record in finished):
                 raise CommitFailedError("a partition was revoked this very moment")
             if self._exactly_once:
-                self._beside_joins(partial(self._transact, outgoing, offsets, generation))
+                self._beside_joins(partial(self._publisher.transact, outgoing, offsets, generation))
             else:
-                self._send(outgoing)
+                self._publisher.send(outgoing)
                 self._consumer.commit(offsets)
         except CLIENT_ERRORS as error:
             log.warning("commit lost (%s: %s); going back to the committed offsets", type(error).__name__, error)
+            self._lookout.soon()
             self._leases.clear()
             self._assigned_anew.update(self._consumer.assignment())
             self._abort()
+            if told := refusal(error):
+                raise CommitRefused(f"Kafka at {self._settings.kafka.bootstrap_servers} refuses: {told}") from error
             raise CommitLost(f"{type(error).__name__}: {error}") from error
-        self._committed.update(after)
         for tp, one in offsets.items():
+            self._places.of[tp].committed = one.offset
             self._attempts[tp] = Attempts.read(one.metadata)
 
     def pause(self) -> None:
@@ -166,12 +196,13 @@ class KafkaSession:
 
     def resume(self) -> None:
         if self._paused:
-            self._consumer.resume(*self._consumer.paused())
+            self._consumer.resume(*(self._consumer.paused() - self._held_up.partitions))
             self._paused = False
 
     def close(self) -> None:
         self._leases.clear()  # what is still in flight is nobody's
-        for name, end in [("producer", self._close_producer), *self._member.ends()]:
+        self._lookout.close()
+        for name, end in [("producer", self._publisher.close), *self._member.ends()]:
             try:
                 end()
             except (*CLIENT_ERRORS, BrokerUnavailable) as error:
@@ -193,6 +224,7 @@ class KafkaSession:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         for tp in partitions:
             self._leases.pop(tp, None)
+            self._held_up.forget(tp)
             self._assigned_anew.discard(tp)
         if partitions:
             metrics.rebalances.labels("revoked").inc()
@@ -202,57 +234,87 @@ class KafkaSession:
         self._leases.clear()
         self._was_expelled = True
 
+    def unreadable(self, tp: TopicPartition, batch: UnreadableBatch) -> None:
+        self._held_up.note(tp, batch)
+
     # Inside
+
+    def _follow(self, tp: TopicPartition, messages: Sequence[Any]) -> Record | None:
+        """Whether reading goes on where it ought to; a record that says what was deleted where it does not."""
+        first, last = (messages[0].offset, messages[-1].offset) if messages else (None, None)
+        position = position_of(self._consumer, tp)
+        how = self._places.moved(tp, first, last, position)
+        if how == "on":
+            return None
+        came = first if first is not None else position
+        assert came is not None
+        if how == "back":
+            log.warning("%s partition %d begins again at offset %d", tp.topic, tp.partition, came)
+            self._consumer._client.cluster.request_update()
+            self._leases.pop(tp, None)
+            self._assigned_anew.add(tp)
+            return None
+        with broker_answers(self._settings):
+            gap = self._places.gap(tp, start_of(self._consumer, tp), came, self._leases[tp])
+        if last is not None:
+            self._places.moved(tp, came, last, position)
+        return gap
+
+    def _topic_id(self) -> str:
+        return str(self._consumer._client.cluster.topic_id(self._settings.topics.images) or "")
+
+    def _forget_old_topic(self) -> None:
+        """Where the topic of images was made anew: its offsets begin again, and what was unread of the old one is told.
+
+        At once and not with the next images, for another member may get their partition.
+        """
+        cluster = self._consumer._client.cluster
+        known = self._topic_id()
+        if known and self._lookout.topic_id and known != self._lookout.topic_id:
+            cluster.request_update()  # one of them has been told later than the other
+        lost = self._places.old(known)
+        gone = {tp for tp in self._leases if tp not in self._places.of}
+        for tp in gone:
+            del self._leases[tp]
+            self._assigned_anew.add(tp)
+        if gone:
+            log.warning("%s was made anew: going to its beginning", self._settings.topics.images)
+        if not lost:
+            return
+        letters = [
+            letter_of_deleted(tp.topic, tp.partition, why, self._settings.topics.deadletters) for tp, why in lost
+        ]
+        try:
+            if self._exactly_once:
+                self._beside_joins(partial(self._publisher.transact, letters, {}, None))
+            else:
+                self._publisher.send(letters)
+        except CLIENT_ERRORS as error:
+            log.warning("no dead letter tells what was unread: %s: %s", type(error).__name__, error)
+            self._abort()
+        for tp, why in lost:
+            log.error("partition %d: %s", tp.partition, why)
+            metrics.deleted_unread.inc(why.messages)
 
     def _beside_joins(self, work: Callable[[], None]) -> None:
         self._member.wait_for(self._publish_thread.submit(work))
 
-    def _transact(
-        self,
-        outgoing: Sequence[Outgoing],
-        offsets: Mapping[TopicPartition, OffsetAndMetadata],
-        generation: ConsumerGroupMetadata,
-    ) -> None:
-        self._producer.begin_transaction()
-        if outgoing:
-            self._send(outgoing)
-        self._producer.send_offsets_to_transaction(offsets, generation)
-        self._producer.commit_transaction()
-
-    def _send(self, outgoing: Sequence[Outgoing]) -> None:
-        futures = [
-            self._producer.send(message.topic, value=message.value, key=message.key, headers=list(message.headers))
-            for message in outgoing
-        ]
-        self._producer.flush(timeout=FLUSH_TIMEOUT_S)
-        for future in futures:
-            future.get(timeout=FLUSH_TIMEOUT_S)
-
     def _abort(self) -> None:
-        """Leave no open transaction: a new producer fences the old one, and thereby aborts what that left open.
-
-        Never by `abort_transaction`: kafka-python 3.0.12 keeps offsets that the broker refused, and sends them again
-        with the next transaction, under a generation that is valid by then. So they would set back what another
-        member has committed meanwhile, and its images would be inspected twice.
-        """
+        """Leave no open transaction."""
         if self._exactly_once:
             metrics.aborts.inc()
         with broker_answers(self._settings):
-            self._beside_joins(self._renew_producer)
-
-    def _renew_producer(self) -> None:
-        try:
-            self._close_producer()
-        except CLIENT_ERRORS as error:
-            log.info("closing the producer: %s", type(error).__name__)
-        self._producer = self._open_producer()
+            self._beside_joins(self._publisher.renew)
 
     def _taken(self, partitions: Collection[TopicPartition]) -> None:
         self._assigned_anew.update(partitions)
         self._unnoted.update(partitions)
 
-    def _rewind(self, tp: TopicPartition) -> bool:
-        """Set a partition back to its committed offset, under a new lease; False where that offset may still change."""
+    def _rewind(self, tp: TopicPartition, gaps: list[Record]) -> bool:
+        """Set a partition back to its committed offset, under a new lease; False where that offset may still change.
+
+        What the broker has deleted behind that offset is told in ``gaps``.
+        """
         with broker_answers(self._settings):
             within_ms = self._stable_within_ms()
             try:
@@ -262,23 +324,30 @@ class KafkaSession:
                 self._end_left_open()
                 return False
             self._unstable_since = None
-            if committed is None:
-                self._consumer.seek_to_beginning(tp)
-                self._committed[tp] = self._consumer.position(tp)
-            else:
-                self._consumer.seek(tp, committed.offset)
-                self._committed[tp] = committed.offset
-        self._attempts[tp] = Attempts.read(committed.metadata if committed else None)
-        self._suspect(tp, self._attempts[tp].begun)
+            start = start_of(self._consumer, tp)
+        noted = Attempts.read(committed.metadata if committed else None)
+        topic_id = self._topic_id()
+        if committed is not None and noted.topic and topic_id and noted.topic != topic_id:
+            log.warning("partition %d: offset %d is of a topic that was made anew", tp.partition, committed.offset)
+            committed, noted = None, Attempts()
+        begin = start if committed is None else committed.offset
+        self._consumer.seek(tp, max(begin, start))
+        self._places.of[tp] = place = Place(begin, begin, begin, end=begin, topic_id=topic_id)
+        self._attempts[tp] = replace(noted, topic=topic_id)
+        self._suspect(tp, noted.begun)
         self._assigned_anew.discard(tp)
         self._leases[tp] = next(self._lease_numbers)
+        if begin < start:
+            place.end = start
+            gap = self._places.gap(tp, start, start, self._leases[tp])
+            gaps += [gap] if gap else []
         return True
 
     def _end_left_open(self) -> None:
         if not self._exactly_once:
             return
         try:
-            end_left_open(self._settings, own=self._transactional_id)
+            end_left_open(self._settings, own=self._publisher.transactional_id)
         except (*CLIENT_ERRORS, BrokerUnavailable) as error:
             log.info("transactions that are left open were not looked for: %s: %s", type(error).__name__, error)
 
@@ -296,27 +365,15 @@ class KafkaSession:
             raise KafkaTimeoutError("a committed offset is kept back by a transaction that does not end")
         return UNSTABLE_MS if unstable_ms < self._settings.kafka.session_timeout_ms else STILL_UNSTABLE_MS
 
-    def _lives(self, process: str) -> bool:
-        """Whether a process that took a message up has only lost its partition. Where nobody can tell, it has died."""
-        if process == self._process:
-            return True
-        with admin_client(self._settings) as admin:
-            try:
-                group = admin.describe_groups([self._settings.kafka.group])[self._settings.kafka.group]
-            except KafkaError as error:
-                log.info("the group's members can't be listed: %s: %s", type(error).__name__, error)
-                return False
-        return any(one["client_id"] == process for one in group["members"])
-
     def _suspect(self, tp: TopicPartition, begun: int) -> None:
         """Where several members began, and none got past it, everything that can have been in flight is suspect."""
         suspect = begun >= DEATHS_TO_SUSPECT
         window = MOST_BATCHES_IN_FLIGHT * self._settings.stream.batch_images if suspect else 0
-        self._suspects_end[tp] = self._committed[tp] + window
+        self._suspects_end[tp] = self._places.of[tp].committed + window
         if suspect:
             log.warning(
                 "partition %d: %d members began at offset %d and none got past it; taking up the next ones alone",
-                tp.partition, begun, self._committed[tp],
+                tp.partition, begun, self._places.of[tp].committed,
             )  # fmt: skip
 
     def _commit_notes(self, notes: dict[TopicPartition, OffsetAndMetadata]) -> None:
@@ -331,7 +388,7 @@ class KafkaSession:
             if not owned:
                 return
             if self._exactly_once:
-                self._beside_joins(partial(self._transact, (), owned, generation))
+                self._beside_joins(partial(self._publisher.transact, (), owned, generation))
             else:
                 self._consumer.commit(owned, timeout_ms=NOTE_TIMEOUT_MS)
         except CLIENT_ERRORS as error:
@@ -340,7 +397,8 @@ class KafkaSession:
 
     def _note(self, tp: TopicPartition, offset: int) -> str:
         """The metadata of a commit: among suspects the next one is begun with it."""
-        return Attempts(begun=1).note() if offset < self._suspects_end.get(tp, 0) else ""
+        begun = 1 if offset < self._suspects_end.get(tp, 0) else 0
+        return Attempts(begun=begun, topic=self._places.of[tp].topic_id).note()
 
     def _record(self, tp: TopicPartition, message: Any) -> Record:
         return Record(
@@ -354,23 +412,3 @@ class KafkaSession:
             lease=self._leases.get(tp, 0),  # 0: revoked this very moment
             suspect=message.offset < self._suspects_end.get(tp, 0),
         )
-
-    def _open_producer(self) -> KafkaProducer:
-        if not self._exactly_once:
-            return make_producer(self._settings)
-        self._transactional_id = f"{self._settings.kafka.group}-{self._rank()}"
-        producer = make_producer(
-            self._settings,
-            transactional_id=self._transactional_id,
-            transaction_timeout_ms=self._settings.kafka.transaction_timeout_ms,
-        )
-        producer.init_transactions()
-        return producer
-
-    def _close_producer(self) -> None:
-        try:
-            self._producer.close(timeout=2)
-        except KafkaError:
-            # close() flushes first and gives up when the broker is away, leaving its sender thread trying for ever.
-            self._producer._sender.force_close()
-            raise

@@ -21,7 +21,7 @@ from pipeline.errors import (
     StoreUnavailable,
 )
 from pipeline.stream.inspector import Inspector
-from pipeline.telemetry import metrics
+from pipeline.telemetry import board, metrics
 
 STATUS = {
     NameRefused: 400,
@@ -85,14 +85,22 @@ def build_app(
     def healthz() -> Response:
         """200 while the stream worker is alive, 503 with the reason where it is not.
 
-        Waiting for a server is healthy; ``waiting`` says for which one, and why.
+        Waiting for a server is healthy; ``waiting`` says for which one, and why. So is a line that stands still, which
+        no new replica would mend; ``stalled`` says why, since when and in which partition, for any replica of the node.
         """
         reason, waiting = None, ""
         try:
             reason, waiting = trouble(), wait_reason()
         except ServingError as error:
             reason = str(error)
-        told = {"healthy": reason is None, "reason": reason, "waiting": waiting or None}
+        stalls = [one.told() for one in board.stalls()]
+        told = {
+            "healthy": reason is None,
+            "reason": reason,
+            "waiting": waiting or None,
+            "stalled": stalls[0] if stalls else None,
+            "stalls": stalls,
+        }
         return JSONResponse(told, 200 if reason is None else 503)
 
     @app.get("/metrics")

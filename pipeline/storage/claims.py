@@ -12,6 +12,8 @@ from pipeline.storage.store import ObjectStore
 
 CLAIM_LIMIT_BYTES = 8192
 PREFIX = "images/"
+LETTERS = "letters/"
+LETTER_KEY = re.compile(rf"{LETTERS}[0-9a-f]{{2}}/[0-9a-f]{{64}}")
 # Some stores refuse other keys with an error, for which a worker would wait for ever.
 KEY_PART = re.compile(r"[A-Za-z0-9_.=@+-]{1,200}")
 KEY_LENGTH = 1000
@@ -25,6 +27,33 @@ def leave(store: ObjectStore, data: bytes, content_type: str, key: str | None = 
     return ClaimCheck.model_validate(
         {"uri": f"s3://{store.bucket}/{key}", "sha256": sha256, "size": len(data), "content_type": content_type}
     )
+
+
+def leave_letter(store: ObjectStore, value: bytes) -> str:
+    """Put a dead letter's value into the store, whatever it is, under its own hash; returns the key."""
+    sha256 = hashlib.sha256(value).hexdigest()
+    key = f"{LETTERS}{sha256[:2]}/{sha256}"
+    store.put(key, value)
+    return key
+
+
+def letter_value(key: str, store: ObjectStore) -> bytes:
+    """What :func:`leave_letter` left.
+
+    Raises:
+        ClaimRefused: no such key is ever made, or what lies there now is something else.
+        ClaimMissing: nothing there.
+        StoreUnavailable: wait and try again.
+    """
+    if not LETTER_KEY.fullmatch(key):
+        raise ClaimRefused(f"a dead letter's value at {key[:200]!r}: only objects under {LETTERS} are fetched")
+    try:
+        value = store.get(key)
+    except ObjectMissing:
+        raise ClaimMissing(f"a dead letter's value at {key!r}: no such object") from None
+    if not key.endswith(hashlib.sha256(value).hexdigest()):
+        raise ClaimRefused(f"a dead letter's value at {key!r}: the object is not the one that was left there (sha256)")
+    return value
 
 
 def redeem(value: bytes, store: ObjectStore, limits: Limits, prefix: str = PREFIX) -> bytes:

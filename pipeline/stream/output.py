@@ -1,12 +1,14 @@
 """What an inspected image becomes: an event and a mask, and the heat map where asked for."""
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from model import Findings, Scored, encode_heat_png, encode_mask_png
-from pipeline.contracts.broker import Outgoing
+from pipeline.contracts.broker import Outgoing, Record
 from pipeline.contracts.cloudevents import Envelope
+from pipeline.contracts.deadletters import dead_letter, without_value
 from pipeline.contracts.events import (
     CLAIM_CONTENT_TYPE,
     HEAT_MAPPED,
@@ -18,10 +20,18 @@ from pipeline.contracts.events import (
     Times,
     event_id,
 )
+from pipeline.errors import DeadLetter, OutputTooLarge
 from pipeline.settings import Settings
 from pipeline.storage import claims
 from pipeline.storage.store import ObjectStore
 from pipeline.stream.intake import Captured
+
+Largest = Callable[[str], int]
+"""Bytes of the largest message that a topic takes."""
+
+
+def unlimited(_topic: str) -> int:
+    return 1 << 40
 
 
 @dataclass(frozen=True)
@@ -35,24 +45,48 @@ class Inspected:
     scored_at: datetime
 
 
-def output_messages(inspected: Inspected, settings: Settings, store: ObjectStore) -> list[Outgoing]:
+def output_messages(
+    inspected: Inspected, settings: Settings, store: ObjectStore, largest: Largest = unlimited
+) -> list[Outgoing]:
     """The messages of one image: mask first, so that a reader who has the event finds the mask.
 
-    A picture too large to travel inline is put into the store under a key made of the event id, and its message
-    becomes a claim check; the object is there before the transaction commits.
+    A picture too large to travel inline, by settings or for its topic, is put into the store under a key made of the
+    event id, and its message becomes a claim check; the object is there before the transaction commits.
 
     Raises:
+        OutputTooLarge: even so a message is larger than its topic takes.
         StoreUnavailable: wait and try again.
     """
     mask_png = encode_mask_png(inspected.findings.mask)
     event = _event(inspected, settings, hashlib.sha256(mask_png).hexdigest())
-    messages = [_picture(inspected, event, "mask", mask_png, settings, store)]
+    messages = [_picture(inspected, event, "mask", mask_png, settings, store, largest)]
     if settings.stream.heat_maps == "always" or (settings.stream.heat_maps == "flagged" and event.verdict != "OK"):
-        messages.append(_picture(inspected, event, "heat", encode_heat_png(inspected.scored), settings, store))
+        heat_png = encode_heat_png(inspected.scored)
+        messages.append(_picture(inspected, event, "heat", heat_png, settings, store, largest))
     envelope = _envelope(inspected, event.event_id, IMAGE_INSPECTED, "application/json", event.times.published)
     key = inspected.captured.record.key or inspected.captured.envelope.source.encode()
     messages.append(Outgoing(settings.topics.events, key, event.model_dump_json().encode(), envelope.headers()))
+    for message in messages:
+        if message.size > largest(message.topic):
+            raise OutputTooLarge(
+                f"a message of {message.size} bytes for {message.topic}, which takes {largest(message.topic)}: "
+                "raise its max.message.bytes, then replay this letter"
+            )
     return messages
+
+
+def letter_of(
+    record: Record, error: DeadLetter, settings: Settings, store: ObjectStore, largest: Largest = unlimited
+) -> Outgoing:
+    """The dead letter of a message; where its topic does not take it, with the value in the store.
+
+    Raises:
+        StoreUnavailable: wait and try again.
+    """
+    letter = dead_letter(record, error, settings.topics.deadletters)
+    if letter.value and letter.size > largest(letter.topic):
+        return without_value(letter, claims.leave_letter(store, letter.value))
+    return letter
 
 
 def _event(inspected: Inspected, settings: Settings, mask_sha256: str) -> InspectionEvent:
@@ -91,25 +125,25 @@ def _event(inspected: Inspected, settings: Settings, mask_sha256: str) -> Inspec
 
 
 def _picture(
-    inspected: Inspected, event: InspectionEvent, kind: str, png: bytes, settings: Settings, store: ObjectStore
+    inspected: Inspected,
+    event: InspectionEvent,
+    kind: str,
+    png: bytes,
+    settings: Settings,
+    store: ObjectStore,
+    largest: Largest,
 ) -> Outgoing:
-    content_type, value = "image/png", png
-    if len(png) > settings.limits.inline_bytes:
-        content_type = CLAIM_CONTENT_TYPE
-        value = (
-            claims.leave(store, png, "image/png", f"{kind}s/{event.product}/{event.event_id}.png")
-            .model_dump_json()
-            .encode()
-        )
-    envelope = _envelope(
-        inspected,
-        f"{event.event_id}-{kind}",
-        MASK_CUT if kind == "mask" else HEAT_MAPPED,
-        content_type,
-        event.times.published,
-    )
-    key = inspected.captured.record.key or event.camera.encode()
-    return Outgoing(settings.topics.masks, key, value, envelope.headers())
+    def message(content_type: str, value: bytes) -> Outgoing:
+        mapped = MASK_CUT if kind == "mask" else HEAT_MAPPED
+        envelope = _envelope(inspected, f"{event.event_id}-{kind}", mapped, content_type, event.times.published)
+        key = inspected.captured.record.key or event.camera.encode()
+        return Outgoing(settings.topics.masks, key, value, envelope.headers())
+
+    inline = message("image/png", png)
+    if len(png) <= settings.limits.inline_bytes and inline.size <= largest(inline.topic):
+        return inline
+    claim = claims.leave(store, png, "image/png", f"{kind}s/{event.product}/{event.event_id}.png")
+    return message(CLAIM_CONTENT_TYPE, claim.model_dump_json().encode())
 
 
 def _envelope(inspected: Inspected, identifier: str, kind: str, content_type: str, time: datetime) -> Envelope:

@@ -17,11 +17,10 @@ from datetime import UTC, datetime
 
 from model import Frame, Scored
 from pipeline.contracts.broker import Outgoing, Record
-from pipeline.contracts.deadletters import dead_letter
 from pipeline.errors import DeadLetter, InspectionFailed, StoreUnavailable
 from pipeline.stream.inspector import Inspector
 from pipeline.stream.intake import Captured, captured
-from pipeline.stream.output import Inspected, output_messages
+from pipeline.stream.output import Inspected, Largest, letter_of, output_messages
 from pipeline.stream.patience import Patience, Stopped
 from pipeline.telemetry import metrics
 
@@ -39,6 +38,10 @@ class Work:
     scored: Scored | None = None
     messages: list[Outgoing] = field(default_factory=list)
     error: DeadLetter | None = None
+
+    @classmethod
+    def of(cls, record: Record) -> "Work":
+        return cls(record, error=record.error)
 
     @property
     def held_bytes(self) -> int:
@@ -77,8 +80,13 @@ class Stages:
             ThreadPoolExecutor(1, thread_name_prefix=stage) for stage in ("prepare", "score", "cut")
         )
 
-    def begin(self, works: list[Work], owned: Callable[[Record], bool], *, alone: bool = False) -> Batch:
-        """Send works on their way. Those that are no longer ``owned``, or have an error already, skip the stages."""
+    def begin(
+        self, works: list[Work], owned: Callable[[Record], bool], largest: Largest, *, alone: bool = False
+    ) -> Batch:
+        """Send works on their way. Those that are no longer ``owned``, or have an error already, skip the stages.
+
+        largest: what each topic takes, asked when messages are made.
+        """
 
         def live() -> list[Work]:
             return [work for work in works if not work.error and owned(work.record)]
@@ -90,7 +98,7 @@ class Stages:
 
         def cutting() -> float:
             scored.result()
-            self._cut(works, live())
+            self._cut(works, live(), largest)
             self._on_moved()
             return time.monotonic()
 
@@ -162,20 +170,24 @@ class Stages:
         for work, scored in zip(batch, scores, strict=True):
             work.scored = scored
 
-    def _cut(self, works: list[Work], live: list[Work]) -> None:
+    def _cut(self, works: list[Work], live: list[Work], largest: Largest) -> None:
         """From scores to messages; whatever can't become an event becomes a dead letter."""
-        self._each("cut", self._messages, [work for work in live if work.scored])
+        self._each("cut", lambda work: self._messages(work, largest), [work for work in live if work.scored])
         for work in works:
             if work.error:
-                work.messages = [dead_letter(work.record, work.error, self._settings.topics.deadletters)]
+                work.messages = [self._letter(work.record, work.error, largest)]
 
-    def _messages(self, work: Work) -> None:
+    def _letter(self, record: Record, error: DeadLetter, largest: Largest) -> Outgoing:
+        store = self._inspector.store
+        return self._patience.with_store(lambda: letter_of(record, error, self._settings, store, largest))
+
+    def _messages(self, work: Work, largest: Largest) -> None:
         assert work.captured
         assert work.scored
         findings = self._inspector.cut(work.scored)
         inspected = Inspected(work.captured, work.version, work.scored, findings, datetime.now(UTC))
         store = self._inspector.store
-        work.messages = self._patience.with_store(lambda: output_messages(inspected, self._settings, store))
+        work.messages = self._patience.with_store(lambda: output_messages(inspected, self._settings, store, largest))
 
     def _each(self, name: str, step: Callable[[Work], None], batch: list[Work]) -> None:
         """``step`` over the batch in the decode pool; a record that fails keeps its error and skips what follows."""

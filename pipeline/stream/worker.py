@@ -16,11 +16,20 @@ from datetime import UTC, datetime
 
 from pipeline.contracts.broker import Record, StreamSession
 from pipeline.contracts.events import event_id
-from pipeline.errors import BrokerError, CommitLost, PoisonPill
+from pipeline.errors import (
+    BrokerError,
+    BrokerRefused,
+    CommitLost,
+    CommitRefused,
+    DeletedUnread,
+    PoisonPill,
+)
 from pipeline.stream.inspector import Inspector
 from pipeline.stream.patience import Patience, Stopped, backoff
 from pipeline.stream.stages import Batch, Stages, Work
+from pipeline.stream.stall import StallWatch
 from pipeline.telemetry import metrics
+from pipeline.telemetry.board import Stall
 
 log = logging.getLogger(__name__)
 IDLE_POLL_S = 0.2
@@ -29,6 +38,7 @@ MOST_FAULTS = 5
 MOST_UNSCORED = 2  # one batch is scored, the next is ready
 MOST_UNFINISHED = 4
 RATE_S = 10.0
+OWED_EACH_S = 0.5
 
 
 class StreamWorker:
@@ -39,6 +49,11 @@ class StreamWorker:
         self._patience = Patience()
         self._moved = threading.Event()  # a batch has left a stage
         self._stages = Stages(inspector, self._patience, self._on_moved)
+        self._stall_watch = StallWatch(self._settings.stall_s, lambda: self._patience.reason)
+        self._losses = 0  # commits in a row
+        self._loss_delays = backoff()
+        self._begin_at = 0.0  # no batch before
+        self._owed_at = 0.0
         self._last_beat = time.monotonic()
         self._faults = 0  # in a row, without a commit between them
         self._lag: dict[int, int] = {}
@@ -49,6 +64,7 @@ class StreamWorker:
 
     def start(self) -> None:
         self._last_beat = time.monotonic()
+        self._stall_watch.start()
         self._thread = threading.Thread(target=self.run, name="stream-worker", daemon=True)
         self._thread.start()
 
@@ -58,6 +74,7 @@ class StreamWorker:
         if self._thread and self._thread is not threading.current_thread():
             self._thread.join(timeout_s)
         self._stages.close()
+        self._stall_watch.close()
 
     def trouble(self) -> str | None:
         """Why this worker is not healthy, or None. Waiting for a server is no ill health: a restart won't help."""
@@ -80,6 +97,10 @@ class StreamWorker:
         """Why it waits for that server, such as a refusal in the server's own words; or nothing."""
         return self._patience.reason
 
+    def stalls(self) -> list[Stall]:
+        """What stands still of the line, and why; a line that stands is no fault of the worker's."""
+        return self._stall_watch.stalls()
+
     @property
     def lag(self) -> int:
         """Messages behind the committed offsets of all partitions that this worker owns."""
@@ -98,10 +119,13 @@ class StreamWorker:
             try:
                 with closing(self._open_session()) as session:
                     metrics.sessions.inc()
+                    self._stall_watch.opened(session)
                     if self._patience.over():
                         delays = backoff()
                     self._consume(session)
             except BrokerError as error:
+                if isinstance(error, BrokerRefused):
+                    self._stall_watch.refused(str(error))
                 self._patience.wait("Kafka", error, next(delays))
             except Stopped:
                 return
@@ -111,6 +135,7 @@ class StreamWorker:
                 self._faults += 1
                 self._patience.stopping.wait(next(delays))
             finally:
+                self._stall_watch.closed()
                 self._tell_lag({})
 
     # The way of an image: polled, begun, and after its stages published and committed
@@ -125,9 +150,11 @@ class StreamWorker:
             self._beat(idle=not line)
             try:
                 self._publish_and_commit(session, finished)
-            except CommitLost:
+            except CommitLost as error:
                 metrics.commits_lost.inc()
                 waiting.clear()  # everything uncommitted is read again, under a new lease
+                self._lost(error)
+            self._tell_owed(session)
 
     def _poll(self, session: StreamSession, waiting: deque[Record], line: deque[Batch]) -> list[Record]:
         held = sum(record.size for record in waiting) + sum(batch.held_bytes for batch in line)
@@ -148,25 +175,25 @@ class StreamWorker:
 
     def _begin(self, session: StreamSession, waiting: deque[Record], line: deque[Batch]) -> None:
         """Send the next batch on its way as soon as the first stage is free; a suspect goes alone."""
-        if self._patience.stopping.is_set() or not self._room(line):
+        if self._patience.stopping.is_set() or not self._room(line) or time.monotonic() < self._begin_at:
             return
         works: list[Work] = []
         while waiting and len(works) < self._settings.batch_images:
             if not session.owns(waiting[0]):
                 waiting.popleft()
             elif not waiting[0].suspect:
-                works.append(Work(waiting.popleft()))
+                works.append(Work.of(waiting.popleft()))
             elif works or line:
                 break  # what is in flight beside a suspect would end with it
             else:
-                works.append(Work(waiting.popleft()))
+                works.append(Work.of(waiting.popleft()))
                 break
         if works:
             session.begin([work.record for work in works])
             if works[0].record.suspect:
                 self._beware(session, works[0])
             metrics.batch_images.observe(len(works))
-            line.append(self._stages.begin(works, session.owns, alone=works[0].record.suspect))
+            line.append(self._stages.begin(works, session.owns, session.largest, alone=works[0].record.suspect))
 
     def _room(self, line: deque[Batch]) -> bool:
         if not line:
@@ -212,7 +239,9 @@ class StreamWorker:
         self._committed.append((time.monotonic(), len(ours)))
         while self._committed[0][0] < time.monotonic() - RATE_S:
             self._committed.popleft()
-        self._faults = 0
+        self._faults = self._losses = 0
+        self._loss_delays = backoff()
+        self._stall_watch.committed({work.record.partition for work in ours})
         self._tell_lag(session.lag())
         for work in ours:
             self._account(work)
@@ -227,6 +256,8 @@ class StreamWorker:
             told |= {"traceparent": envelope.traceparent} if envelope.traceparent else {}
         if work.error:
             metrics.deadletters.labels(work.error.error_class).inc()
+            if isinstance(work.error, DeletedUnread):
+                metrics.deleted_unread.inc(work.error.messages)
             log.warning("dead letter: %s: %s", work.error.error_class, work.error, extra=told)
         elif envelope and work.scored:
             verdict = work.scored.verdict
@@ -236,12 +267,30 @@ class StreamWorker:
             age = datetime.now(UTC) - envelope.time
             metrics.latency_seconds.labels(envelope.subject).observe(max(0.0, age.total_seconds()))
 
+    def _lost(self, error: CommitLost) -> None:
+        """One is lost at any rebalance. Where several are in a row, the next try waits, and others than the broker
+        should hear of it.
+        """
+        self._losses += 1
+        if self._losses < 2:
+            return
+        self._begin_at = time.monotonic() + next(self._loss_delays)
+        self._stall_watch.lost(str(error))
+        if isinstance(error, CommitRefused):
+            self._stall_watch.refused(str(error))
+
+    def _tell_owed(self, session: StreamSession) -> None:
+        if time.monotonic() >= self._owed_at:
+            self._owed_at = time.monotonic() + OWED_EACH_S
+            self._tell_lag(session.lag())
+
     def _tell_lag(self, lag: dict[int, int]) -> None:
         for partition in self._lag.keys() - lag.keys():
             metrics.lag.labels(partition).set(0)  # somebody else's now
         for partition, messages in lag.items():
             metrics.lag.labels(partition).set(messages)
         self._lag = lag
+        self._stall_watch.owed(lag)
 
     def _on_moved(self) -> None:
         self._last_beat = time.monotonic()

@@ -12,6 +12,15 @@ SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.
 
 images = Counter("linewatch_images_total", "Images that became an event", ["product", "verdict"])
 deadletters = Counter("linewatch_deadletters_total", "Messages that became a dead letter", ["error_class"])
+deleted_unread = Counter(
+    "linewatch_deleted_unread_images_total", "Messages that the broker deleted before anybody had read them"
+)
+stalled = Gauge(
+    "linewatch_stalled",
+    "1 while a partition stands still; the partition 'all' is the whole line",
+    ["partition"],
+    multiprocess_mode="livemax",
+)
 commits_lost = Counter("linewatch_commits_lost_total", "Batches whose transaction failed; their images were read again")
 sessions = Counter("linewatch_sessions_total", "Times that a worker joined the consumer group")
 waits = Counter("linewatch_waits_total", "Times that a worker had to wait for a server", ["server"])

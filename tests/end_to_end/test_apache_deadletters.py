@@ -36,7 +36,7 @@ def test_each_hostile_message_becomes_a_dead_letter_and_a_fix_delivers_it(apache
 
     fixed = [letter for letter in letters if letter.error_class in ("ClaimMissing", "ProductUnknown")]
     fix(apache_plant, good)
-    assert replay_letters(apache_plant.settings, fixed, exactly_once=True) == 2
+    assert replay_letters(apache_plant.settings, fixed, apache_plant.store, exactly_once=True) == 2
     wait_for("the delivered letters", lambda: ledger.times_seen.keys() >= {letter.image_id for letter in fixed})
     left = {place(letter) for letter in pending_letters(apache_plant.settings)}
     assert left == {place(letter) for letter in letters} - {place(letter) for letter in fixed}

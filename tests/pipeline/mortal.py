@@ -31,11 +31,11 @@ def leave_open(settings: Settings, *, with_offsets: bool) -> None:
     records = []
     while not records:
         records = session.poll(0.2)
-    session._producer.begin_transaction()
-    session._producer.send(settings.topics.events, b"never committed", b"k").get(timeout=10)
+    session._publisher.producer.begin_transaction()
+    session._publisher.producer.send(settings.topics.events, b"never committed", b"k").get(timeout=10)
     if with_offsets:
         offsets = {TopicPartition(t, p): OffsetAndMetadata(o, "", -1) for (t, p), o in offsets_after(records).items()}
-        session._producer.send_offsets_to_transaction(offsets, session._consumer.group_metadata())
+        session._publisher.producer.send_offsets_to_transaction(offsets, session._consumer.group_metadata())
     sys.stdout.write("open\n")
     sys.stdout.flush()
     while True:

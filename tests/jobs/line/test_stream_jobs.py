@@ -22,6 +22,7 @@ from pipeline.contracts.broker import Record
 from pipeline.contracts.deadletters import dead_letter
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, Release
 from pipeline.errors import BrokerUnavailable, ImageBroken, NameRefused, ProductUnknown
+from pipeline.fakes import MemoryStore
 from pipeline.kafka.capabilities import probe
 from pipeline.kafka.clients import make_producer
 from pipeline.kafka.topics import ensure_topics
@@ -202,7 +203,7 @@ def test_dead_letters_are_listed_and_sent_again_each_exactly_once(plant: Plant) 
     found = pending_letters(settings)
     assert Counter(letter.error_class for letter in found) == {"ProductUnknown": 4, "UnreadableImage": 1}
     chosen = pending_letters(settings, "ProductUnknown")
-    assert replay_letters(settings, chosen, exactly_once=probe(settings).aborts_hidden) == 4
+    assert replay_letters(settings, chosen, MemoryStore(), exactly_once=probe(settings).aborts_hidden) == 4
     again = read(settings, topic)
     assert sorted(record.value for record in again) == [b"no key", b"x0", b"x1", b"x2"]
     whole = {record.value: (record.key, record.headers) for record in again}
@@ -210,7 +211,7 @@ def test_dead_letters_are_listed_and_sent_again_each_exactly_once(plant: Plant) 
     assert whole[b"no key"] == (None, odd.headers)
     assert pending_letters(settings, "ProductUnknown") == []
     assert [letter.error_class for letter in pending_letters(settings)] == ["UnreadableImage"]
-    assert replay_letters(settings, [], exactly_once=False) == 0
+    assert replay_letters(settings, [], MemoryStore(), exactly_once=False) == 0
 
 
 @pytest.mark.apache

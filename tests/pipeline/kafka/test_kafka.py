@@ -110,12 +110,12 @@ def test_what_was_aborted_is_never_seen(plant: Plant, exactly_once: bool, monkey
         def refuse(*_: object) -> None:
             raise KafkaError("offsets refused")
 
-        producer = session._producer
+        producer = session._publisher.producer
         with monkeypatch.context() as patch:
             patch.setattr(producer, "send_offsets_to_transaction", refuse)
             with pytest.raises(CommitLost, match="offsets refused"):
                 session.commit([Outgoing(settings.topics.events, b"k", b"aborted")], records)
-        assert session._producer is not producer, "refused offsets would travel with its next transaction"
+        assert session._publisher.producer is not producer, "refused offsets would travel with its next transaction"
         assert not any(session.owns(record) for record in records), "under a new lease"
         again = collect(session, 2)
         assert {record.value for record in again} == {b"a", b"b"}

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.servers
 def test_nobody_joins_before_the_topics_partitions_are_known(plant: Plant, exactly_once: bool) -> None:
     """Or it may lead the group, and share out nothing."""
     settings = plant.settings()
-    with pytest.raises(BrokerUnavailable, match="is not there: has `linewatch setup` made it"):
+    with pytest.raises(BrokerUnavailable, match="is not there: 'linewatch setup' makes it"):
         KafkaSession(settings, rank=lambda: 0, exactly_once=exactly_once)
     ensure_topics(settings)
     with joined(settings, exactly_once=exactly_once) as session:
@@ -86,7 +86,7 @@ def test_a_commit_that_waits_for_the_broker_does_not_hold_up_the_group(
     over = Event()
     with joined(settings, rank=0, exactly_once=exactly_once) as first:
         held = collect(first, 4)
-        monkeypatch.setattr(first._producer, "commit_transaction", lambda: over.wait(60))
+        monkeypatch.setattr(first._publisher.producer, "commit_transaction", lambda: over.wait(60))
         commit = Thread(target=lambda: first.commit(events_for(settings, held), held), daemon=True)
         commit.start()
         try:

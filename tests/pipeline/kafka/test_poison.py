@@ -48,8 +48,8 @@ def test_a_suspect_is_in_flight_alone_and_its_neighbours_together(line: Line, ev
     in_flight, most = Counter[bool](), Counter[bool]()
     begin, lock = line.worker._stages.begin, threading.Lock()
 
-    def watched(works, owned, *, alone=False):
-        batch = begin(works, owned, alone=alone)
+    def watched(works, owned, largest, *, alone=False):
+        batch = begin(works, owned, largest, alone=alone)
         batches.append(len(works))
         with lock:
             in_flight[alone] += 1

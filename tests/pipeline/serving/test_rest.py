@@ -189,7 +189,8 @@ def test_a_model_that_cannot_be_loaded_is_500_with_its_reason(client: Client, in
 
 
 def test_health_follows_the_worker(client: Client) -> None:
-    assert client.get("/healthz").json() == {"healthy": True, "reason": None, "waiting": None}
+    well = {"healthy": True, "reason": None, "waiting": None, "stalled": None, "stalls": []}
+    assert client.get("/healthz").json() == well
     waiting.append("S3 refused to write 'x': AccessDenied")
     answer = client.get("/healthz")
     assert (answer.status_code, answer.json()["waiting"]) == (200, "S3 refused to write 'x': AccessDenied")

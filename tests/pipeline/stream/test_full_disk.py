@@ -127,8 +127,8 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
         max_block_ms=5000,
         bootstrap_timeout_ms=3000,
     )
-    monkeypatch.setattr("pipeline.kafka.session.make_producer", soon)
-    monkeypatch.setattr("pipeline.kafka.session.FLUSH_TIMEOUT_S", 4)
+    monkeypatch.setattr("pipeline.kafka.publisher.make_producer", soon)
+    monkeypatch.setattr("pipeline.kafka.publisher.FLUSH_TIMEOUT_S", 4)
 
 
 def test_a_full_disk_under_the_broker_costs_no_acknowledged_image_and_doubles_none(

@@ -7,19 +7,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
+from kafka.record.default_records import DefaultRecordBatchBuilder
 from PIL import Image
 
 from model import Calibration, Scored, cut, decode_heat_png
 from model.verdict.scored import scored
 from pipeline.contracts.broker import Record
 from pipeline.contracts.cloudevents import envelope as read_envelope
+from pipeline.contracts.deadletters import pending
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, InspectionEvent, event_id
-from pipeline.errors import StoreUnavailable
+from pipeline.errors import ClaimMissing, ClaimRefused, OutputTooLarge, ProductUnknown, StoreUnavailable
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
-from pipeline.storage.claims import redeem
+from pipeline.storage.claims import letter_value, redeem
 from pipeline.stream.intake import Captured
-from pipeline.stream.output import Inspected, output_messages
+from pipeline.stream.output import Inspected, letter_of, output_messages
 from tests.pipeline.tiny import TRACE, envelope
 
 VERSION = "20260131T120000Z-0f1e2d3c"
@@ -166,3 +168,55 @@ def test_the_topics_follow_the_prefix() -> None:
     messages = output_messages(replace(inspected()), settings, MemoryStore())
     assert [message.topic for message in messages] == ["hall2.masks", "hall2.events"]
     assert event_in(messages).mask.topic == "hall2.masks"
+
+
+def fits(**limits: int):
+    return lambda topic: limits.get(topic.rpartition(".")[2], 1 << 40)
+
+
+def test_a_picture_that_its_topic_does_not_take_goes_by_claim_check_whatever_settings_allow() -> None:
+    store, one = MemoryStore(), inspected()
+    settings = with_heat("always")
+    mask, heat, _ = output_messages(one, settings, store)
+    assert not store.objects
+    smaller = fits(masks=heat.size - 1)
+    again, claimed_heat, _ = output_messages(one, settings, store, smaller)
+    assert (again.value, dict(claimed_heat.headers)["content-type"].decode()) == (mask.value, CLAIM_CONTENT_TYPE)
+    assert redeem(claimed_heat.value or b"", store, settings.limits, prefix="heats/") == heat.value
+    assert claimed_heat.size < heat.size
+
+
+def test_an_event_that_its_topic_does_not_take_is_refused_with_both_sizes() -> None:
+    one = inspected()
+    event = output_messages(one, PLAIN, MemoryStore())[-1]
+    assert output_messages(one, PLAIN, MemoryStore(), fits(events=event.size + 9))
+    with pytest.raises(OutputTooLarge, match=rf"of \d+ bytes for linewatch\.events, which takes {event.size - 9}"):
+        output_messages(one, PLAIN, MemoryStore(), fits(events=event.size - 9))
+
+
+def test_a_dead_letter_that_its_topic_does_not_take_has_its_value_in_the_store() -> None:
+    store = MemoryStore()
+    record = Record("linewatch.images", 1, 42, b"k", bytes(range(256)) * 40, (("dlq.value.at", b"x"),), 0)
+    whole = letter_of(record, ProductUnknown("no model"), PLAIN, store)
+    assert (whole.value, store.objects) == (record.value, {})
+    letter = letter_of(record, ProductUnknown("no model"), PLAIN, store, fits(deadletters=4000))
+    assert letter.size < 4000
+    found, plain = (
+        pending([Record(one.topic, 0, 7, one.key, one.value, one.headers, 0)])[0] for one in (letter, whole)
+    )
+    assert found.original(letter_value(found.value_at, store)) == plain.original()
+    assert plain.original().value == record.value, "a header of the original's own says nothing"
+    store.objects[found.value_at] = b"something else"
+    with pytest.raises(ClaimRefused, match="not the one that was left there"):
+        letter_value(found.value_at, store)
+    store.objects.clear()
+    with pytest.raises(ClaimMissing, match="no such object"):
+        letter_value(found.value_at, store)
+    with pytest.raises(ClaimRefused, match="only objects under letters/"):
+        letter_value("models/bottle/aliases/champion.json", store)
+
+
+def test_the_size_of_a_message_is_never_less_than_the_client_s_own_estimate() -> None:
+    for message in output_messages(inspected(), with_heat("always"), MemoryStore()):
+        estimate = DefaultRecordBatchBuilder.estimate_size_in_bytes(message.key, message.value, message.headers)
+        assert estimate <= message.size <= estimate + 100

@@ -1,0 +1,113 @@
+"""The producer of a member: messages and offsets in one transaction, and a new producer after each that failed."""
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+
+from kafka import KafkaProducer, TopicPartition
+from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
+
+from pipeline.contracts.broker import Outgoing
+from pipeline.kafka.clients import CLIENT_ERRORS, make_producer
+from pipeline.kafka.lookout import Lookout
+from pipeline.kafka.refusals import refusal
+from pipeline.settings import Settings
+
+log = logging.getLogger(__name__)
+FLUSH_TIMEOUT_S = 15
+TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
+
+
+class Publisher:
+    """Used from one thread at a time."""
+
+    def __init__(self, settings: Settings, *, rank: Callable[[], int], exactly_once: bool, lookout: Lookout) -> None:
+        self._settings, self._rank, self._exactly_once, self._lookout = settings, rank, exactly_once, lookout
+        self.transactional_id = ""
+        self._batch_bytes = 0
+        self.producer = self._open()
+
+    def transact(
+        self,
+        outgoing: Sequence[Outgoing],
+        offsets: Mapping[TopicPartition, OffsetAndMetadata],
+        generation: ConsumerGroupMetadata,
+    ) -> None:
+        self._fit()
+        self.producer.begin_transaction()
+        if outgoing:
+            self.send(outgoing)
+        if offsets:
+            self.producer.send_offsets_to_transaction(offsets, generation)
+        self.producer.commit_transaction()
+
+    def send(self, outgoing: Sequence[Outgoing]) -> None:
+        """Returns once all are acknowledged; of several errors, raises the one that says most."""
+        if not self._exactly_once:
+            self._fit()
+        failed: list[tuple[Outgoing, BaseException]] = []
+        futures = []
+        for message in outgoing:
+            headers = list(message.headers)
+            try:
+                futures.append(
+                    (message, self.producer.send(message.topic, value=message.value, key=message.key, headers=headers))
+                )
+            except TOO_LARGE as error:  # for this client already
+                failed.append((message, error))
+                break
+        self.producer.flush(timeout=FLUSH_TIMEOUT_S)
+        for message, future in futures:
+            try:
+                future.get(timeout=FLUSH_TIMEOUT_S)
+            except CLIENT_ERRORS as error:
+                failed.append((message, error))
+        if not failed:
+            return
+        refused, why = next((one for one in failed if refusal(one[1])), failed[0])
+        if isinstance(why, TOO_LARGE):
+            log.warning("%s takes no message of %d bytes: looking its limit up again", refused.topic, refused.size)
+            self._lookout.refused(refused.topic, refused.size)
+        raise why
+
+    def _fit(self) -> None:
+        """Let no batch be larger than a topic takes: kafka-python 3.0.12 splits one that the broker refuses, and then
+        does not wait for all of its parts.
+        """
+        if self._lookout.batch_bytes < self._batch_bytes:
+            self.renew()
+
+    def renew(self) -> None:
+        """Leave no open transaction: a new producer fences the old one, and thereby aborts what that left open.
+
+        Never by `abort_transaction`: kafka-python 3.0.12 keeps offsets that the broker refused, and sends them again
+        with the next transaction, under a generation that is valid by then. So they would set back what another
+        member has committed meanwhile, and its images would be inspected twice.
+        """
+        try:
+            self.close()
+        except CLIENT_ERRORS as error:
+            log.info("closing the producer: %s", type(error).__name__)
+        self.producer = self._open()
+
+    def close(self) -> None:
+        try:
+            self.producer.close(timeout=2)
+        except KafkaError:
+            # close() flushes first and gives up when the broker is away, leaving its sender thread trying for ever.
+            self.producer._sender.force_close()
+            raise
+
+    def _open(self) -> KafkaProducer:
+        self._batch_bytes = self._lookout.batch_bytes
+        if not self._exactly_once:
+            return make_producer(self._settings, batch_size=self._batch_bytes)
+        self.transactional_id = f"{self._settings.kafka.group}-{self._rank()}"
+        producer = make_producer(
+            self._settings,
+            transactional_id=self.transactional_id,
+            transaction_timeout_ms=self._settings.kafka.transaction_timeout_ms,
+            batch_size=self._batch_bytes,
+        )
+        producer.init_transactions()
+        return producer
