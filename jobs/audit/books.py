@@ -16,8 +16,9 @@ from jobs.audit.objects import PREFIXES
 from jobs.audit.window import Window
 from jobs.line.follow import event_of
 from pipeline.contracts.broker import Record
-from pipeline.contracts.deadletters import MARKER
+from pipeline.contracts.deadletters import DELETED, MARKER, TOPIC_ID
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, ClaimCheck
+from pipeline.errors import DeletedUnread
 from pipeline.storage.claims import plain
 
 OFFSET_BITS = 48
@@ -53,7 +54,19 @@ class Inputs:
     places: "array[int]" = field(default_factory=_longs)
     cameras: "array[int]" = field(default_factory=lambda: array("i"))
     image_ids: Texts = field(default_factory=Texts)
+    ids: Digests = field(default_factory=Digests)  # of the image ids
+    times_ms: "array[int]" = field(default_factory=_longs)
     claims: Claims = field(default_factory=Claims)
+
+
+@dataclass(frozen=True)
+class Deleted:
+    """A dead letter that says what the broker deleted unread. topic_id: of the topic that it was in."""
+
+    partition: int
+    first: int
+    messages: int
+    topic_id: str
 
 
 @dataclass
@@ -70,6 +83,8 @@ class Outcomes:
     published_us: "array[int]" = field(default_factory=_longs)
     cameras: "array[int]" = field(default_factory=lambda: array("i"))
     image_ids: Texts = field(default_factory=Texts)
+    ids: Digests = field(default_factory=Digests)
+    times_ms: "array[int]" = field(default_factory=_longs)
 
 
 @dataclass
@@ -87,9 +102,14 @@ class Pictures:
 
 
 class Books:
-    """Enters records. ``committed`` has every partition of the images; None where the group has no offset."""
+    """Enters records. ``committed`` has every partition of the images; None where the group has no offset.
 
-    def __init__(self, topic: str, bucket: str, window: Window, committed: Mapping[int, int | None]) -> None:
+    topic_id: of the topic of images now; "" where the broker gives topics none.
+    """
+
+    def __init__(
+        self, topic: str, bucket: str, window: Window, committed: Mapping[int, int | None], topic_id: str = ""
+    ) -> None:
         self.topic, self.window, self.committed = topic, window, committed
         self._bucket = f"s3://{bucket}/"
         self.first: dict[int, int] = {}  # the window's first offset in each partition
@@ -98,6 +118,9 @@ class Books:
         # To tell what retention took: where each topic's partitions begin, and the time of the first record read.
         self.log_starts: dict[tuple[str, int], int] = {}
         self.begins_ms: dict[tuple[str, int], int] = {}
+        self.topic_id = topic_id
+        self.deleted: list[Deleted] = []
+        self.committed_since = dict(committed)  # as of when the log's starts were asked for
         self.inputs, self.outcomes, self.pictures = Inputs(), Outcomes(), Pictures()
         self.cameras, self.labels = Names(), Names()
 
@@ -129,6 +152,8 @@ class Books:
         inputs.places.append(place(partition, offset))
         inputs.cameras.append(self.cameras.number(headers.get("ce_source", "")))
         inputs.image_ids.append(headers.get("ce_id", ""))
+        inputs.ids.append(_digest(headers.get("ce_id", "")))
+        inputs.times_ms.append(record.timestamp_ms)
         return True
 
     def enter_event(self, record: Record, *, late: bool = False) -> None:
@@ -158,15 +183,29 @@ class Books:
         label = texts.get("dlq.error.class")
         if label is None and MARKER in texts:
             return
+        if label == DeletedUnread.__name__ and DELETED in texts:
+            if self.window.holds(record.timestamp_ms):
+                self._enter_deleted(texts)
+            return
         try:
             partition, offset = int(texts["dlq.error.partition"]), int(texts["dlq.error.offset"])
             source = self._source(texts["dlq.error.topic"], partition, offset)
         except (KeyError, ValueError):
             source = NOWHERE
         label = label or "unreadable"
-        camera, image_id = texts.get("ce_source", ""), texts.get("ce_id", "")
+        headers = _texts(record, "ce_source", "ce_id")
+        camera, image_id = headers.get("ce_source", ""), headers.get("ce_id", "")
         # Copies of a letter are equal as copies of an event are: they say the same of the same image.
         self._enter_outcome(record, source, label, f"dead letter {label}", camera, image_id, letter=True)
+
+    def _enter_deleted(self, texts: Mapping[str, str]) -> None:
+        try:
+            partition, first, messages = (
+                int(texts[name]) for name in ("dlq.error.partition", "dlq.error.offset", DELETED)
+            )
+            self.deleted.append(Deleted(partition, first, messages, texts.get(TOPIC_ID, "")))
+        except (KeyError, ValueError):
+            pass  # somebody else's: linewatch writes all of them
 
     def enter_picture(self, record: Record) -> None:
         self._begin(record)
@@ -214,6 +253,8 @@ class Books:
         outcomes.published_us.append(published_us)
         outcomes.cameras.append(self.cameras.number(camera))
         outcomes.image_ids.append(image_id)
+        outcomes.ids.append(_digest(image_id))
+        outcomes.times_ms.append(record.timestamp_ms)
 
     def _source(self, topic: str, partition: int, offset: int) -> int:
         if topic != self.topic or partition not in self.committed or not 0 <= offset < 1 << OFFSET_BITS:
@@ -230,11 +271,14 @@ class Books:
 
 
 def _texts(record: Record, *wanted: str) -> dict[str, str]:
-    """The headers of these names, which are read in any case; the last of a name counts, as for the worker."""
+    """The headers of these names, which are read in any case; the last of a name counts, as for the worker.
+
+    An empty one counts as none: that is what a null becomes in a dead letter.
+    """
     found = {}
     for name, value in record.headers:
         name = name.lower()
-        if value is not None and name in wanted:
+        if value and name in wanted:
             found[name] = value.decode(errors="replace")
     return found
 

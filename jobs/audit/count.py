@@ -1,11 +1,12 @@
 """From the books to the figures: what is lost, doubled or wrong, with a few examples of each."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from jobs.audit.books import OFFSET_BITS, Books, Inputs, Outcomes, Pictures
+from jobs.audit.books import OFFSET_BITS, Books, Deleted, Inputs, Outcomes, Pictures
 from jobs.audit.columns import Names, numbers
+from jobs.audit.deleted import deleted_unread
 from jobs.audit.matching import OFFSETS, Images, Masks, Matched
 from jobs.audit.objects import missing_objects
 from jobs.audit.report import COPIES, TROUBLES, Audit, Example, PartitionCount
@@ -35,7 +36,9 @@ def count(
     copies, different = matched.copies(len(images))
     events = matched.counted & ~matched.letter
     findings = _Findings(books, settings.topics, images)
+    deleted = deleted_unread(books)
     findings.of_images("lost", np.flatnonzero(copies == 0))
+    findings.of_deleted(deleted)
     findings.of_images("doubled_same_id", np.flatnonzero((copies > 1) & (different == 1)))
     findings.of_images("doubled_other", np.flatnonzero(different > 1))
     findings.of_outcomes("events_unexplained", matched.stray, matched.letter)
@@ -54,7 +57,7 @@ def count(
         since=None if window.since_ms is None else iso(window.since_ms),
         until=None if window.until_ms is None else iso(window.until_ms),
         exactly_once=exactly_once,
-        partitions=_partitions(books, images, matched, copies),
+        partitions=_partitions(books, images, matched, copies, deleted),
         verdicts=_tally(labels[events], books.labels),
         deadletters=_tally(labels[matched.counted & matched.letter], books.labels),
         masks=int((masks.counted & is_mask).sum()),
@@ -62,7 +65,7 @@ def count(
         troubles={kind: findings.counts.get(kind, 0) for kind in TROUBLES},
         examples=findings.examples,
         longest_gap_s=_longest_gaps(books, images, matched),
-        notes=_notes(books, settings, exactly_once),
+        notes=[*_notes(books, settings, exactly_once), *_notes_of_topic(books, matched, deleted)],
     )
 
 
@@ -76,6 +79,14 @@ class _Findings:
 
     def of_images(self, kind: str, images: np.ndarray) -> None:
         self._add(kind, self._topics.images, self.books.inputs, self.images.rows[images])
+
+    def of_deleted(self, deleted: Sequence[Deleted]) -> None:
+        messages = sum(one.messages for one in deleted)
+        self.counts["lost"] += messages
+        self.counts["deleted_unread"] = messages
+        if deleted:
+            places = [Example(self._topics.images, one.partition, one.first, "", "") for one in deleted[:EXAMPLES]]
+            self.examples["deleted_unread"] = places
 
     def of_outcomes(self, kind: str, flags: np.ndarray, letter: np.ndarray) -> None:
         self._add(kind, self._topics.events, self.books.outcomes, np.flatnonzero(flags & ~letter))
@@ -112,7 +123,9 @@ def _objects(
     findings.of_pictures("objects_missing", of_pictures[asked[1]][missing[len(asked[0]) :]])
 
 
-def _partitions(books: Books, images: Images, matched: Matched, copies: np.ndarray) -> list[PartitionCount]:
+def _partitions(
+    books: Books, images: Images, matched: Matched, copies: np.ndarray, deleted: Sequence[Deleted]
+) -> list[PartitionCount]:
     def each(places: np.ndarray) -> np.ndarray:
         return np.bincount(places >> OFFSET_BITS, minlength=len(images.first))
 
@@ -130,6 +143,7 @@ def _partitions(books: Books, images: Images, matched: Matched, copies: np.ndarr
         found, events, letters, lost, doubled = (int(one[partition]) for one in counts)
         first, end = int(images.first[partition]), int(images.end[partition])
         pending = books.pending[partition]
+        lost += sum(one.messages for one in deleted if one.partition == partition)
         lines.append(PartitionCount(partition, first, end, found, events, letters, pending, lost, doubled))
     return lines
 
@@ -180,4 +194,19 @@ def _notes(books: Books, settings: Settings, exactly_once: bool) -> list[str]:
                 f"{topic} is whole from {iso(whole_from)} on, the images from {iso(oldest)} on: the broker has deleted "
                 f"what lay between, and it counts as missing here. '--since {iso(whole_from)}' leaves it out"
             )
+    return notes
+
+
+def _notes_of_topic(books: Books, matched: Matched, deleted: Sequence[Deleted]) -> list[str]:
+    notes = []
+    if earlier := int(matched.earlier.sum()):
+        notes.append(
+            f"{earlier} events and dead letters name other images than those at their offsets: {books.topic} was made "
+            "anew, and they are of the one before"
+        )
+    if messages := sum(one.messages for one in deleted):
+        notes.append(
+            f"{messages} messages of {books.topic} were deleted before they were read, by retention, by delete-records "
+            "or with the topic: they count as lost, and nothing is left of them"
+        )
     return notes

@@ -9,6 +9,7 @@ from kafka import TopicPartition
 from jobs.line.follow import Follower
 from pipeline.contracts.broker import Record
 from pipeline.errors import BrokerError
+from pipeline.kafka.attempts import Attempts
 from pipeline.kafka.clients import broker_answers, make_consumer
 from pipeline.settings import Settings
 
@@ -39,6 +40,11 @@ class Log(Follower):
         """The offset of each partition that is read next."""
         with broker_answers(self._settings):
             return {tp.partition: self._consumer.position(tp) for tp in self._all}
+
+    @property
+    def topic_id(self) -> str:
+        """ "" where the broker gives topics none."""
+        return str(self._consumer._client.cluster.topic_id(self._topic) or "")
 
     def go_to(self, positions: Mapping[int, int]) -> None:
         for partition, offset in positions.items():
@@ -110,12 +116,20 @@ class Log(Follower):
 
 
 def committed_offsets(settings: Settings, topic: str, partitions: Sequence[int]) -> dict[int, int | None]:
-    """The offset of each partition that the replicas' group has committed; None where it has not.
+    """The offset of each partition that the replicas' group has committed; None where it has not, or of a topic of that
+    name that was made anew since.
 
     Asked by a consumer and not by an admin client, which gives up while a broker that has just started looks for the
     group's coordinator. It does not join the group.
     """
     with broker_answers(settings), closing(make_consumer(settings, group_id=settings.kafka.group)) as consumer:
+        consumer.partitions_for_topic(topic)
+        topic_id = str(consumer._client.cluster.topic_id(topic) or "")
+        found = {
+            number: consumer.committed(TopicPartition(topic, number), metadata=True, timeout_ms=ANSWER_MS)
+            for number in partitions
+        }
         return {
-            number: consumer.committed(TopicPartition(topic, number), timeout_ms=ANSWER_MS) for number in partitions
+            number: one.offset if one is not None and Attempts.read(one.metadata).topic in ("", topic_id) else None
+            for number, one in found.items()
         }

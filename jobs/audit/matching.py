@@ -58,6 +58,7 @@ class Matched:
     image: np.ndarray  # number of the image
     counted: np.ndarray  # whether it is the outcome of a counted image
     stray: np.ndarray  # whether it ought to be, and there is no such image
+    earlier: np.ndarray  # whether its image lay at that place of a topic that was made anew since
     letter: np.ndarray
     event_code: np.ndarray  # equal for equal event ids
     event_digests: np.ndarray  # by code, in order
@@ -68,11 +69,15 @@ class Matched:
         sources = numbers(outcomes.sources)
         late = numbers(outcomes.late) > 0
         image, inside = images.find(sources), images.hold(sources)
+        other, mixed = _other_images(books, images, image)
+        image = np.where(other, -1, image)
+        earlier = ~late & other & ~mixed
         digests, codes = np.unique(outcomes.identities.values(), return_inverse=True)
         return cls(
             image=image,
             counted=~late & (image >= 0),
-            stray=~late & ((sources == NOWHERE) | (inside & (image < 0))),
+            stray=~late & ~earlier & ((sources == NOWHERE) | (inside & (image < 0))),
+            earlier=earlier,
             letter=numbers(outcomes.letters) > 0,
             event_code=codes.reshape(-1),
             event_digests=digests,
@@ -130,6 +135,22 @@ class Masks:
             wrong=of_counted & is_mask & ~right,
             orphaned=~known & (times >= low) & (times < high),
         )
+
+
+def _other_images(books: Books, images: Images, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """(outcomes,) whether the image at an outcome's place has another id than the outcome says; and whether the log has
+    that id elsewhere, and had it before the outcome.
+
+    A topic that is made anew begins at offset 0 again, and the events of the one before name its places. What names an
+    image that is there, at a place where it is not, is a mix-up.
+    """
+    ids, named = books.inputs.ids.values()[images.rows], books.outcomes.ids.values()
+    other = image >= 0
+    other[other] = ids[image[other]] != named[other]
+    ordered, first = np.unique(ids, return_index=True)
+    at, there = _positions(ordered, named)
+    arrived = numbers(books.inputs.times_ms)[images.rows][first][at] if len(ordered) else np.zeros(len(named), np.int64)
+    return other, there & (numbers(books.outcomes.times_ms) >= arrived)
 
 
 def _positions(ordered: np.ndarray, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

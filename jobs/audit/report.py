@@ -4,7 +4,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 TROUBLES = {
-    "lost": "images with neither event nor dead letter",
+    "lost": "images with neither event nor dead letter, and those deleted unread",
+    "deleted_unread": "images among the lost that the broker deleted before they were read",
     "doubled_same_id": "images with copies of one event, or of one dead letter",
     "doubled_other": "images with different events, or an event and a dead letter",
     "events_unexplained": "events or dead letters of no image in the log",

@@ -48,13 +48,14 @@ def _images(settings: Settings, window: Window, screen: Screen, begin_ms: int | 
     topic = settings.topics.images
     with screen.step(f"Reading {topic}") as step, Log(settings, topic) as log:
         committed = committed_offsets(settings, topic, log.partitions())
-        books = Books(topic, settings.s3.bucket, window, committed)
+        books = Books(topic, settings.s3.bucket, window, committed, log.topic_id)
         if begin_ms is not None:
             log.go_to_time(begin_ms)
         for record in log.everything(step.advance):
             if not books.enter_image(record):
                 log.leave(record.partition)
         books.note_starts(topic, log.starts())  # now, for the broker may have deleted some meanwhile
+        books.committed_since = committed_offsets(settings, topic, log.partitions())
         return books
 
 

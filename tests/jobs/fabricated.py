@@ -1,6 +1,7 @@
 """A stream's topics written by hand, for the audit: what replicas would have written, and what they never should."""
 
 import hashlib
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -9,7 +10,7 @@ from jobs.audit.count import count
 from jobs.audit.report import Audit
 from jobs.audit.window import Window
 from pipeline.contracts.broker import Outgoing, Record
-from pipeline.contracts.deadletters import MARKER, dead_letter
+from pipeline.contracts.deadletters import MARKER, dead_letter, letter_of_deleted
 from pipeline.contracts.events import (
     CLAIM_CONTENT_TYPE,
     InspectionEvent,
@@ -18,7 +19,7 @@ from pipeline.contracts.events import (
     Times,
     event_id,
 )
-from pipeline.errors import ImageBroken
+from pipeline.errors import DeletedUnread, ImageBroken
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
 from pipeline.storage import claims
@@ -45,6 +46,7 @@ class Stream:
         self.masks: list[Record] = []
         self.late: list[Record] = []
         self.starts: dict[str, dict[int, int]] = {}
+        self.topic_id = ""
         self._next = {0: 0, 1: 0}
 
     def image(
@@ -112,6 +114,18 @@ class Stream:
         letter = dead_letter(image, ImageBroken(error_class, "cut"), self.settings.topics.deadletters)
         return self._append(self.letters, letter, image)
 
+    def delete_unread(self, partition: int, first: int, messages: int, topic_id: str = "", time_ms: int = 0) -> None:
+        """The dead letter of a replica that found a gap."""
+        why = DeletedUnread("deleted", first, messages, topic_id)
+        letter = letter_of_deleted(self.settings.topics.images, partition, why, self.settings.topics.deadletters)
+        record = self._append(self.letters, letter, self.images[0])
+        self.letters[-1] = replace(record, timestamp_ms=time_ms or record.timestamp_ms)
+
+    def made_anew(self) -> None:
+        """The topic of images: without an image, and offsets begin again."""
+        self.images.clear()
+        self._next = dict.fromkeys(self._next, 0)
+
     def mark_replayed(self) -> None:
         marker = Outgoing(self.settings.topics.deadletters, b"k", b"", ((MARKER, b"0:0"),))
         self._append(self.letters, marker, self.images[0])
@@ -125,7 +139,7 @@ class Stream:
     ) -> Audit:
         """Without ``committed`` the group is at the end of both partitions."""
         topics = self.settings.topics
-        books = Books(topics.images, self.settings.s3.bucket, window, committed or dict(self._next))
+        books = Books(topics.images, self.settings.s3.bucket, window, committed or dict(self._next), self.topic_id)
         for record in self.images:
             books.enter_image(record)
         for topic, offsets in self.starts.items():
