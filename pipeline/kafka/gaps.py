@@ -13,6 +13,7 @@ from pipeline.contracts.broker import Record
 from pipeline.errors import DeletedUnread
 
 RETENTION = "the broker has deleted {} messages that nobody had read, offsets {} to {}: retention, or delete-records"
+LEFT_S = 15.0
 ANEW = "{} was made anew, and {} messages of the one before were not read, offsets {} to {}"
 
 
@@ -21,7 +22,8 @@ class Place:
     """Where a member is in a partition. All are offsets.
 
     next: what is read next. after_last: behind the last message that was handed out. end: of the log, as last seen.
-    topic_id: of the topic that these are offsets of; "" where the broker gives topics none.
+    topic_id: of the topic that these are offsets of; "" where the broker gives topics none. left_at: when another
+    member got the partition, of time.monotonic.
     """
 
     committed: int
@@ -29,6 +31,7 @@ class Place:
     after_last: int
     end: int = 0
     topic_id: str = ""
+    left_at: float | None = None
 
     @property
     def lag(self) -> int:
@@ -72,6 +75,20 @@ class Places:
         messages = behind - first
         why = DeletedUnread(RETENTION.format(messages, first, behind - 1), first, messages, place.topic_id)
         return Record(tp.topic, tp.partition, behind - 1, None, None, (), int(time.time() * 1000), lease, error=why)
+
+    def left(self, tp: TopicPartition) -> None:
+        """Another member has the partition now, or nobody, because the topic is gone."""
+        if place := self.of.get(tp):
+            place.left_at = time.monotonic()
+
+    def forget_left(self, topic_id: str) -> None:
+        """Those that others have: what is unread there is theirs to tell. Not at once, for a topic that is gone is
+        missed later than its partitions are.
+        """
+        now = time.monotonic()
+        for tp, place in list(self.of.items()):
+            if place.left_at is not None and now - place.left_at > LEFT_S and topic_id == place.topic_id:
+                del self.of[tp]
 
     def old(self, topic_id: str) -> list[tuple[TopicPartition, DeletedUnread]]:
         """What was left unread of a topic that is another one now; those partitions are forgotten."""

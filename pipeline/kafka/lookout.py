@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from threading import Event, Thread
 from typing import Any
 
-from kafka import KafkaAdminClient
-from kafka.admin import ConfigResource, ConfigResourceType
+from kafka import KafkaAdminClient, TopicPartition
+from kafka.admin import ConfigResource, ConfigResourceType, OffsetSpec
 
 from pipeline.errors import BrokerUnavailable
 from pipeline.kafka.clients import CLIENT_ERRORS, HEADROOM_BYTES, admin_client
@@ -21,8 +21,8 @@ log = logging.getLogger(__name__)
 LOOK_S = 4.0
 BATCH_BYTES = 16_384
 """The client's own: messages of one partition go together up to so many bytes."""
-NO_LIMITS_FOR_S = 300.0
-"""Tansu hangs up on whoever asks for them."""
+NO_MORE_FOR_S = 60.0
+"""Tansu hangs up on whoever asks for a topic's limit."""
 GONE, REFUSED = 3, 29
 """Kafka's codes of UNKNOWN_TOPIC_OR_PARTITION and TOPIC_AUTHORIZATION_FAILED."""
 MAX_BYTES = "max.message.bytes"
@@ -42,8 +42,11 @@ class Lookout:
         self.trouble: str | None = None
         self.topic_id = ""
         """Of the images, where the broker gives topics ids; of the last time that they were there."""
+        self.ends: dict[int, int] = {}
+        """Behind the last message of each partition of the images, as of the last look."""
+        self._unheld: dict[int, float] = {}  # partition to since when no member has it
         self._limits: dict[str, int] = {}
-        self._limits_at = 0.0  # not to be asked for before
+        self._more_at = 0.0  # what only Kafka itself tells is not to be asked for before
         self._thread = Thread(target=self._run, name="lookout", daemon=True)
 
     def start(self) -> None:
@@ -99,13 +102,28 @@ class Lookout:
         self.trouble = "; ".join(troubles) or None
         images = found.get(self._settings.topics.images, {})
         self.topic_id = str(images.get("topic_id") or self.topic_id)
-        if not troubles and time.monotonic() >= self._limits_at:
+        if not troubles and time.monotonic() >= self._more_at:
             try:
                 self._limits |= topic_limits(admin, list(wanted))
-            except CLIENT_ERRORS as error:
-                log.info("limits of topics were not told: %s: %s", type(error).__name__, error)
-                self._limits_at = time.monotonic() + NO_LIMITS_FOR_S
+                self._look_at_partitions(admin, len(images["partitions"]))
+            except CLIENT_ERRORS:
+                self._more_at = time.monotonic() + NO_MORE_FOR_S
                 raise
+
+    def _look_at_partitions(self, admin: KafkaAdminClient, partitions: int) -> None:
+        topic, group = self._settings.topics.images, self._settings.kafka.group
+        latest = {TopicPartition(topic, number): OffsetSpec.LATEST for number in range(partitions)}
+        self.ends = {tp.partition: found.offset for tp, found in admin.list_partition_offsets(latest).items()}
+        described = admin.describe_groups([group])[group]
+        held = held_partitions(described, topic)
+        unheld = set() if held is None else set(self.ends) - held
+        now = time.monotonic()
+        self._unheld = {number: self._unheld.get(number, now) for number in unheld}
+
+    def unheld(self, longer_than_s: float) -> list[int]:
+        """Partitions that no member of the group has, though it is settled."""
+        since = dict(self._unheld)
+        return [number for number, at in since.items() if time.monotonic() - at > longer_than_s]
 
 
 def topic_trouble(topic: str, need: str, described: Mapping[str, Any] | None) -> str | None:
@@ -117,6 +135,19 @@ def topic_trouble(topic: str, need: str, described: Mapping[str, Any] | None) ->
     if code == REFUSED or (rights and need not in rights and "ALL" not in rights):
         return f"the account may not {need} topic {topic} (the broker's ACLs): give it the right"
     return None
+
+
+def held_partitions(group: Mapping[str, Any], topic: str) -> set[int] | None:
+    """Those that its members have; None of a group that is being shared out anew, or that can't be looked at."""
+    if group["group_state"] != "Stable":
+        return None
+    return {
+        number
+        for member in group["members"]
+        for one in (member["member_assignment"] or {"assigned_partitions": []})["assigned_partitions"]
+        if one["topic"] == topic
+        for number in one["partitions"]
+    }
 
 
 def topic_limits(admin: KafkaAdminClient, topics: list[str]) -> dict[str, int]:

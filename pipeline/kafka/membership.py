@@ -121,6 +121,11 @@ class Membership:
         return [("consumer", self._close_consumer), *([("membership", self._leave)] if self._instance else [])]
 
     def _begin(self) -> None:
+        images = self._settings.topics.images
+        if self._assignor.behind(self.consumer._client.cluster.partitions_for_topic(images)):
+            log.warning("%s has other partitions than were shared out: joining again", images)
+            self._assignor.shared_out = None
+            self.consumer._coordinator.request_rejoin()
         if self._joining is None and self.must_join:
             self._joining = self._thread.submit(self._join)
 
@@ -130,6 +135,7 @@ class Membership:
 
     def _open(self, process: str, holder: Holder) -> KafkaConsumer:
         session_ms = self._settings.kafka.session_timeout_ms
+        self._assignor = _Assignor(self, holder, self._settings.topics.images)
         consumer = make_consumer(
             self._settings,
             holder.unreadable,
@@ -141,7 +147,7 @@ class Membership:
             max_poll_interval_ms=max(REJOIN_WITHIN_MS, 2 * session_ms),
             max_poll_records=self._settings.stream.batch_images * 2,
             group_instance_id=self._instance,
-            partition_assignment_strategy=[_Assignor(self, holder)],
+            partition_assignment_strategy=[self._assignor],
         )
         images = self._settings.topics.images
         consumer.subscribe([images], listener=_Listener(holder))
@@ -170,11 +176,25 @@ class _Assignor(CooperativeStickyAssignor):
     their claimant has given them back, which it never does, for it does not have them: they stay unread.
     """
 
-    def __init__(self, membership: Membership, holder: Holder) -> None:
+    def __init__(self, membership: Membership, holder: Holder, topic: str) -> None:
         super().__init__()
-        self._membership, self._holder = membership, holder
+        self._membership, self._holder, self._topic = membership, holder, topic
+        self.shared_out: frozenset[int] | None = None
+        """The partitions that its member knew of when it shared them out; None where it does not lead the group."""
+
+    def behind(self, known: Collection[int] | None) -> bool:
+        """Whether there are other partitions now: those of a topic that was gone, and is there again.
+
+        kafka-python 3.0.12 may take them for those that it shared out. Then nobody has them.
+        """
+        return self.shared_out is not None and bool(known) and self.shared_out != set(known or ())
+
+    def assign(self, cluster: Any, members: Any) -> Any:
+        self.shared_out = frozenset(cluster.partitions_for_topic(self._topic) or ())
+        return super().assign(cluster, members)
 
     def metadata(self, topics: Collection[str]) -> Any:
+        self.shared_out = None
         if not self._membership.lasts:
             self.member_assignment = None
             self._holder.expelled()

@@ -11,7 +11,7 @@ from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.fetcher import Fetcher
-from kafka.errors import CorruptRecordError, UnsupportedCodecError
+from kafka.errors import AuthorizationError, CorruptRecordError, KafkaError, UnsupportedCodecError
 from kafka.record.default_records import DefaultRecordBatch
 
 from pipeline.errors import Unreadable
@@ -44,7 +44,21 @@ def read_batch_by_batch(consumer: KafkaConsumer, on_unreadable: OnUnreadable = _
 
     Its position stays at that batch: unless the partition is paused, the next poll fetches it again.
     """
-    consumer._fetcher.PartitionRecords = partial(_Records, on_unreadable)
+    fetcher = consumer._fetcher
+    fetcher.PartitionRecords = partial(_Records, on_unreadable)
+    parse = fetcher._parse_fetched_data
+
+    def parsed(fetch: Any) -> Any:
+        try:
+            return parse(fetch)
+        except AuthorizationError:
+            raise
+        except KafkaError as error:  # the broker can't read it itself
+            first = fetch.fetched_offset
+            on_unreadable(fetch.topic_partition, UnreadableBatch(first, first, _reason(error, 0)))
+            return None
+
+    fetcher._parse_fetched_data = parsed
 
 
 class _Records(Fetcher.PartitionRecords):

@@ -48,4 +48,4 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
     """The error and what it was raised for: the client wraps the broker's answer now and then."""
     while error is not None:
         yield error
-        error = error.__cause__ or error.__context__
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)

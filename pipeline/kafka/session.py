@@ -144,15 +144,17 @@ class KafkaSession:
     def lag(self) -> dict[int, int]:
         found = {}
         for tp in list(self._leases):
-            end = self._consumer.highwater(tp) if tp in self._consumer.assignment() else None
-            if end is not None and tp in self._places.of:
-                self._places.of[tp].end = end
-                found[tp.partition] = self._places.of[tp].lag
+            if place := self._places.of.get(tp):
+                # The client knows the end as of its last fetch, which may be what does not get on.
+                end = self._lookout.ends.get(tp.partition, 0) if self._exactly_once else 0
+                found[tp.partition] = replace(place, end=max(place.end, end)).lag
         return found
 
     def hindrances(self) -> dict[int | None, str]:
         found = self._held_up.told()
         since, limit_s = self._not_joined_since, self._settings.stream.stall_s
+        for number in self._lookout.unheld(limit_s):
+            found.setdefault(number, f"no replica of the group has had this partition for more than {limit_s:g} s")
         if self._lookout.trouble:
             found[None] = f"Kafka at {self._settings.kafka.bootstrap_servers}: {self._lookout.trouble}"
         elif since is not None and time.monotonic() - since > limit_s:
@@ -224,6 +226,7 @@ class KafkaSession:
     def revoked(self, partitions: Sequence[TopicPartition]) -> None:
         for tp in partitions:
             self._leases.pop(tp, None)
+            self._places.left(tp)
             self._held_up.forget(tp)
             self._assigned_anew.discard(tp)
         if partitions:
@@ -242,7 +245,8 @@ class KafkaSession:
     def _follow(self, tp: TopicPartition, messages: Sequence[Any]) -> Record | None:
         """Whether reading goes on where it ought to; a record that says what was deleted where it does not."""
         first, last = (messages[0].offset, messages[-1].offset) if messages else (None, None)
-        position = position_of(self._consumer, tp)
+        position, end = position_of(self._consumer, tp), self._consumer.highwater(tp)
+        self._places.of[tp].end = end or self._places.of[tp].end  # before the topic may be gone
         how = self._places.moved(tp, first, last, position)
         if how == "on":
             return None
@@ -272,6 +276,7 @@ class KafkaSession:
         known = self._topic_id()
         if known and self._lookout.topic_id and known != self._lookout.topic_id:
             cluster.request_update()  # one of them has been told later than the other
+        self._places.forget_left(known)
         lost = self._places.old(known)
         gone = {tp for tp in self._leases if tp not in self._places.of}
         for tp in gone:

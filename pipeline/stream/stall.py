@@ -35,6 +35,7 @@ class StallWatch:
         self._closed = threading.Event()
 
     def start(self) -> None:
+        metrics.stalled.labels("all").set(0)
         threading.Thread(target=self._run, name="stall-watch", daemon=True).start()
 
     def close(self) -> None:
@@ -90,8 +91,14 @@ class StallWatch:
 
     def _run(self) -> None:
         while not self._closed.wait(LOOK_S):
-            board.put_up(self.stalls())
-        board.put_up([])
+            self._put_up(self.stalls())
+        self._put_up([])
+
+    def _put_up(self, stalls: list[Stall]) -> None:
+        try:
+            board.put_up(stalls)
+        except OSError as error:  # a full disk; this replica tells its own in any case
+            log.warning("other replicas don't hear what stands still here: %s", error)
 
     def _look(self, now: float) -> dict[int | None, tuple[str, float]]:
         """Where it stands, why, and since when at the latest."""
@@ -119,15 +126,19 @@ class StallWatch:
 
     def _say(self, before: Mapping[int | None, object], after: Mapping[int | None, tuple[str, float]]) -> None:
         for where in before.keys() - after.keys():
-            log.warning("%s goes on", _name(where))
+            log.warning("%s goes on", _name(where), extra=_extra(where))
             metrics.stalled.labels(_label(where)).set(0)
         for where in after.keys() - before.keys():
-            log.error("%s is stalled: %s", _name(where), after[where][0])
+            log.error("%s is stalled: %s", _name(where), after[where][0], extra=_extra(where))
             metrics.stalled.labels(_label(where)).set(1)
 
 
 def _name(where: int | None) -> str:
     return "the line" if where is None else f"partition {where}"
+
+
+def _extra(where: int | None) -> dict[str, object]:
+    return {} if where is None else {"partition": where}
 
 
 def _label(where: int | None) -> str:

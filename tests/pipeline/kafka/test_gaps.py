@@ -73,6 +73,23 @@ def test_of_a_topic_that_was_made_anew_is_told_what_was_unread(places: Places) -
     assert places.of == {}
 
 
+def test_what_another_member_has_is_not_told_and_what_nobody_has_is(
+    places: Places, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("pipeline.kafka.gaps.time.monotonic", lambda: now[0])
+    places.left(TP)
+    places.left(TopicPartition("linewatch.images", 9))
+    places.forget_left("one")
+    assert TP in places.of
+    now[0] += 60
+    places.forget_left("")
+    assert TP in places.of, "the topic is gone: nobody has it"
+    assert len(Places("linewatch.images", dict(places.of)).old("two")) == 1
+    places.forget_left("one")
+    assert places.of == {}
+
+
 def test_the_topic_of_an_offset_travels_in_its_metadata() -> None:
     for one in (Attempts(topic="id"), Attempts(1, 2, "by", "id"), Attempts(1, 0, "", "id"), Attempts(3, 4, "by")):
         assert Attempts.read(one.note()) == one

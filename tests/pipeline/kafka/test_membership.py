@@ -5,6 +5,7 @@ from collections import Counter
 from contextlib import closing
 from functools import partial
 from threading import Event, Thread
+from typing import ClassVar
 
 import pytest
 from kafka import KafkaConsumer
@@ -17,6 +18,7 @@ from model import ModelBundle
 from pipeline.errors import BrokerUnavailable, CommitLost
 from pipeline.fakes import MemoryStore
 from pipeline.kafka.clients import admin_client, make_producer
+from pipeline.kafka.membership import _Assignor
 from pipeline.kafka.session import KafkaSession
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
@@ -275,3 +277,31 @@ def eventually_assigned(session: KafkaSession) -> None:
     while not session._leases:
         assert time.monotonic() < deadline
         session.poll(0.1)
+
+
+def test_a_leader_notices_that_the_topic_has_other_partitions_than_it_shared_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(CooperativeStickyAssignor, "assign", lambda *_: {})
+
+    class Cluster:
+        known: ClassVar[set[int] | None] = None
+
+        def partitions_for_topic(self, _: str) -> set[int] | None:
+            return self.known
+
+    class Member:
+        lasts = True
+
+    cluster, assignor = Cluster(), _Assignor(Member(), Member(), "images")  # type: ignore[arg-type]
+    monkeypatch.setattr(CooperativeStickyAssignor, "metadata", lambda *_: b"")
+    assert not assignor.behind({0, 1}), "it leads no group"
+    assignor.assign(cluster, [])
+    assert not assignor.behind(None), "the topic is gone"
+    assert assignor.behind({0, 1}), "the topic is there again"
+    cluster.known = {0, 1}
+    assignor.assign(cluster, [])
+    assert not assignor.behind({1, 0})
+    assert assignor.behind({0, 1, 2})
+    assignor.metadata(["images"])
+    assert not assignor.behind({0, 1, 2}), "it joins again as it is"

@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 from kafka import TopicPartition
-from kafka.errors import UnsupportedCodecError
+from kafka.errors import CorruptRecordError, TopicAuthorizationFailedError, UnsupportedCodecError
 from kafka.record import MemoryRecords, MemoryRecordsBuilder
 from kafka.record.default_records import DefaultRecordBatch
 
@@ -102,8 +102,25 @@ def test_a_header_whose_name_is_not_utf_8_keeps_no_image_back() -> None:
     assert (record.value, record.headers) == (b"a", [("n\\xe4me", b"x")])
 
 
+def test_what_the_broker_can_t_read_itself_is_told_and_what_it_refuses_is_raised() -> None:
+    answers: list[Exception] = [CorruptRecordError("on disk"), TopicAuthorizationFailedError({TP.topic})]
+
+    def parse(_: object) -> None:
+        raise answers.pop(0)
+
+    told: list[UnreadableBatch] = []
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(_parse_fetched_data=parse))
+    read_batch_by_batch(consumer, lambda _, one: told.append(one))
+    fetch = SimpleNamespace(topic_partition=TP, fetched_offset=7)
+    assert consumer._fetcher._parse_fetched_data(fetch) is None
+    assert [(one.first, one.last) for one in told] == [(7, 7)]
+    assert "they are damaged" in told[0].reason
+    with pytest.raises(TopicAuthorizationFailedError):
+        consumer._fetcher._parse_fetched_data(fetch)
+
+
 def test_a_reader_that_was_not_told_what_to_do_raises() -> None:
-    consumer = SimpleNamespace(_fetcher=SimpleNamespace())
+    consumer = SimpleNamespace(_fetcher=SimpleNamespace(_parse_fetched_data=None))
     read_batch_by_batch(consumer)
     records = consumer._fetcher.PartitionRecords(0, TP, MemoryRecords(damaged(batch(0, b"a"))))
     with pytest.raises(Unreadable, match="offsets 0 to 0 can't be read"):

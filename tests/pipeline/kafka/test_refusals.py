@@ -5,7 +5,7 @@ from kafka import errors
 
 from pipeline.errors import BrokerRefused, BrokerUnavailable
 from pipeline.kafka.clients import broker_answers
-from pipeline.kafka.lookout import topic_trouble
+from pipeline.kafka.lookout import held_partitions, topic_trouble
 from pipeline.kafka.refusals import refusal
 from pipeline.settings import Settings
 
@@ -52,3 +52,14 @@ def test_a_topic_is_judged_by_what_the_broker_says_of_it() -> None:
     assert topic_trouble("t", "WRITE", {"error_code": 29, "authorized_operations": []}) == right
     for gone in (None, {"error_code": 3, "authorized_operations": ["WRITE"]}):
         assert topic_trouble("t", "WRITE", gone) == "topic t is gone: 'linewatch setup' makes it again, empty"
+
+
+def test_partitions_that_no_member_has_are_known_of_a_settled_group_alone() -> None:
+    def member(**topics: list[int]) -> dict:
+        parts = [{"topic": topic, "partitions": numbers} for topic, numbers in topics.items()]
+        return {"member_assignment": {"assigned_partitions": parts, "user_data": ""}}
+
+    members = [member(images=[0, 2], other=[1]), member(), {"member_assignment": b""}]
+    assert held_partitions({"group_state": "Stable", "members": members}, "images") == {0, 2}
+    assert held_partitions({"group_state": "PreparingRebalance", "members": members}, "images") is None
+    assert held_partitions({"group_state": "Dead", "members": []}, "images") is None

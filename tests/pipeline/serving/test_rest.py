@@ -4,6 +4,7 @@ import asyncio
 import base64
 import io
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
@@ -19,6 +20,8 @@ from pipeline.serving.rest import build_app
 from pipeline.settings import Settings
 from pipeline.stream.inspector import Inspector
 from pipeline.stream.worker import StreamWorker
+from pipeline.telemetry import board
+from pipeline.telemetry.board import Stall
 from tests.pipeline.tiny import SIDE, message, publish, texture
 
 URL = "/v1/products/bottle/score"
@@ -217,3 +220,18 @@ def test_metrics_have_names_with_units(client: Client) -> None:
     ):
         assert name in text
     assert 'linewatch_rest_seconds_count{status="200"}' in text
+
+
+def test_a_line_that_stands_still_is_told_and_is_no_ill_health(client: Client) -> None:
+    first, second = (Stall(f"no right {hour}", datetime(2026, 1, 31, hour, tzinfo=UTC), None) for hour in (1, 2))
+    board.put_up([second, first])
+    try:
+        answer = client.get("/healthz")
+    finally:
+        board.put_up([])
+    assert answer.status_code == 200
+    told = answer.json()
+    assert told["healthy"]
+    assert told["stalled"] == {"reason": "no right 1", "since": "2026-01-31T01:00:00Z", "partition": None}
+    assert [one["reason"] for one in told["stalls"]] == ["no right 1", "no right 2"]
+    assert client.get("/healthz").json()["stalled"] is None
