@@ -299,10 +299,11 @@ class Settings(BaseSettings):
         named = file or (Path(os.environ["LINEWATCH_CONFIG"]) if os.environ.get("LINEWATCH_CONFIG") else None)
         path = named or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
         _check_environment(cls.model_fields)
-        settings = cls.from_values(_read_yaml(path) if path else {}, where=str(path or "the environment"))
-        _check_teacher(settings.fit.backbone, "fit", path)
+        where = str(path or "the environment")
+        settings = cls.from_values(_read_yaml(path) if path else {}, where)
+        _check_teacher(settings.fit.backbone, "fit", where)
         for product in settings.products:
-            _check_teacher(settings.fit_options(product).backbone, f"products.{product}.fit", path)
+            _check_teacher(settings.fit_options(product, where).backbone, f"products.{product}.fit", where)
         return settings
 
     @classmethod
@@ -360,7 +361,7 @@ class Settings(BaseSettings):
             options = ", ".join(f"--{name.replace('_', '-')}" for name in chosen)
             raise SettingsError(in_words(error, options, SECRETS)) from None
 
-    def fit_options(self, product: str) -> FitOptions:
+    def fit_options(self, product: str, where: str = "the settings") -> FitOptions:
         """The fit options of one product: the common ones with its own on top.
 
         Raises:
@@ -370,8 +371,7 @@ class Settings(BaseSettings):
         try:
             return FitOptions.model_validate({**self.fit.model_dump(), **own})
         except ValidationError as error:
-            within = ("products", product, "fit")
-            raise SettingsError(in_words(error, f"products.{product}.fit", SECRETS, within)) from None
+            raise SettingsError(in_words(error, where, SECRETS, ("products", product, "fit"))) from None
 
 
 class _Received(Settings):
@@ -398,12 +398,12 @@ def _check_environment(known: Iterable[str]) -> None:
             )
 
 
-def _check_teacher(backbone: str, section: str, path: Path | None) -> None:
+def _check_teacher(backbone: str, section: str, where: str) -> None:
     """The method itself knows no other either, but would say so only after minutes, within a fit."""
     if backbone not in TEACHERS:
         setting = f"{section}.backbone"
-        where = variable_of(setting.split(".")) or path or "the settings"
-        raise SettingsError(f"{where}: {setting} must be one of {', '.join(TEACHERS)}, not {backbone!r} {SEE}")
+        place = variable_of(setting.split(".")) or where
+        raise SettingsError(f"{place}: {setting} must be one of {', '.join(TEACHERS)}, not {backbone!r} {SEE}")
 
 
 def _read_yaml(path: Path) -> dict[str, Any]:

@@ -122,7 +122,8 @@ def events(
                 if (verdict and event.verdict not in verdict) or (product and event.product != product):
                     continue
                 if as_json:
-                    click.echo(json.dumps(event.model_dump(mode="json")))  # in ASCII: any terminal takes it
+                    # In ASCII, which any terminal takes.
+                    click.echo(json.dumps(event.model_dump(mode="json"), separators=(",", ":")))
                     continue
                 click.echo(_line(event))
         except KeyboardInterrupt:

@@ -1,5 +1,6 @@
 """kafka-python clients as linewatch needs them: sizes for images, timeouts for factories."""
 
+import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -31,7 +32,7 @@ def connection(kafka: Kafka) -> dict[str, Any]:
         "bootstrap_timeout_ms": 8000,
     }
     if kafka.ca_file:
-        options["ssl_cafile"] = kafka.ca_file
+        options["ssl_cafile"] = _authorities(kafka.ca_file)
     if kafka.security_protocol.startswith("SASL"):
         if not (kafka.sasl_mechanism and kafka.username and kafka.password):
             raise SettingsError(
@@ -42,6 +43,21 @@ def connection(kafka: Kafka) -> dict[str, Any]:
         options["sasl_plain_username"] = kafka.username.get_secret_value()
         options["sasl_plain_password"] = kafka.password.get_secret_value()
     return options
+
+
+def _authorities(ca_file: str) -> str:
+    """The client would take a file that it can't read for a broker that does not answer.
+
+    Raises:
+        SettingsError: it is not there, or no PEM file.
+    """
+    try:
+        ssl.create_default_context(cafile=ca_file)
+    except ssl.SSLError:
+        raise SettingsError(f"kafka.ca_file {ca_file} is not a PEM file of certificates") from None
+    except OSError as error:
+        raise SettingsError(f"kafka.ca_file {ca_file} can't be read: {error.strerror}") from None
+    return ca_file
 
 
 def make_consumer(settings: Settings, on_unreadable: OnUnreadable | None = None, **options: Any) -> KafkaConsumer:

@@ -220,7 +220,7 @@ def test_addresses_may_be_several_have_blanks_and_be_ipv6() -> None:
 def test_what_the_file_sets_wrongly_is_the_files() -> None:
     assert refusal("s3: {timeout_s: soon}").startswith("settings.yaml: s3.timeout_s must be a number, not 'soon'")
     own = "products: {cap: {fit: {steps: many}}}"
-    assert refusal(own).startswith("products.cap.fit: products.cap.fit.steps must be a whole number")
+    assert refusal(own).startswith("settings.yaml: products.cap.fit.steps must be a whole number")
     assert "(line 2, column 1)" in refusal("kafka: {group: [\n")
 
 
