@@ -10,7 +10,6 @@ from typing import Any
 
 from jobs.line.follow import event_of
 from jobs.past.comparison import Comparison, Judgement, Place, compare, judgement
-from jobs.past.past_images import Refused, Work, inspect, place
 from jobs.past.rescore_topic import RescoreTopic, led_to
 from jobs.past.retained import Past
 from pipeline.contracts.broker import Record
@@ -20,8 +19,19 @@ from pipeline.kafka.capabilities import Capabilities
 from pipeline.settings import Settings
 from pipeline.storage.store import ObjectStore
 from pipeline.stream.inspector import Inspector
+from pipeline.stream.steps import Steps, Work, guarded
 
 CLOCKS_DIFFER = timedelta(hours=1)  # an event may seem older than its image by as much
+
+
+@dataclass(frozen=True)
+class Refused:
+    """An image that could not be inspected. ``error_class`` is what a dead letter would have."""
+
+    partition: int
+    offset: int
+    error_class: str
+    message: str
 
 
 @dataclass(frozen=True)
@@ -136,8 +146,8 @@ def rescore(
                 todo = [record for record in batch if place(record) not in judged]
                 report.judged.update({place: judged[place] for place in map(place, batch) if place in judged})
                 pace.spend(len(todo))
-                works = [Work(record) for record in todo]
-                inspect(works, inspector, key, pool)
+                works = [Work.of(record) for record in todo]
+                inspect(works, inspector, asked.version, pool)
                 target.publish([message for work in works for message in work.messages])
                 _count(report, batch, works)
                 on_progress(*past.progress, report)
@@ -167,6 +177,37 @@ def compare_with_live(
     return report.comparison
 
 
+def inspect(works: Sequence[Work], inspector: Inspector, version: str, pool: ThreadPoolExecutor) -> None:
+    """The steps of the stream by a version that is given.
+
+    Raises:
+        StoreUnavailable: nothing is wrong with the images.
+    """
+    steps = Steps(inspector)
+
+    def read(work: Work) -> None:
+        work.version = version
+        steps.capture(work)
+        steps.decode(work)
+
+    def each(name: str, step: Callable[[Work], None]) -> None:
+        list(pool.map(lambda work: guarded(name, step, work), [work for work in works if not work.error]))
+
+    each("reading", read)
+    steps.score([work for work in works if not work.error])
+    each("cut", steps.cut)
+
+
+def place(record: Record) -> Place:
+    return record.partition, record.offset
+
+
+def _judged(work: Work) -> Judgement:
+    assert work.captured
+    assert work.scored
+    return Judgement(work.captured.envelope.id, work.version, work.scored.verdict, work.scored.normalised_score)
+
+
 def _batches(past: Past, product: str, size: int) -> Iterator[list[Record]]:
     """The product's records, told by the header alone: claim checks of other products need not be redeemed.
 
@@ -189,12 +230,11 @@ def _of_product(record: Record, product: str) -> bool:
 def _count(report: Report, batch: Sequence[Record], works: Sequence[Work]) -> None:
     if not batch:
         return
-    refused = [work.error for work in works if work.error]
+    refused = [Refused(*place(work.record), work.error.error_class, str(work.error)) for work in works if work.error]
     report.refused += refused
     report.scored += len(works) - len(refused)
     report.there_already += len(batch) - len(works)
-    version = report.rescore.version
-    report.judged.update({place(work.record): work.judgement(version) for work in works if not work.error})
+    report.judged.update({place(work.record): _judged(work) for work in works if not work.error})
     now_ms = time.time() * 1000  # the broker's timestamp may be the producer's own, and anything
     times = [datetime.fromtimestamp(min(max(0, record.timestamp_ms), now_ms) / 1000, UTC) for record in batch]
     report.first = min(times if report.first is None else [report.first, *times])

@@ -15,8 +15,7 @@ from kafka.errors import KafkaError
 from PIL import Image
 
 from jobs.cli import main
-from jobs.past.past_images import Work, inspect
-from jobs.past.rescore import Pace
+from jobs.past.rescore import Pace, inspect
 from jobs.past.rescore_topic import RescoreTopic, TopicRefused, led_to
 from jobs.past.retained import Past
 from model import Frame, ModelBundle, Scored
@@ -29,6 +28,7 @@ from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
 from pipeline.storage import claims
 from pipeline.stream.inspector import Inspector
+from pipeline.stream.steps import Work
 from tests.jobs.inspected_line import GOOD, SPOTS, InspectedLine
 from tests.jobs.line.test_stream_jobs import as_environment
 from tests.pipeline.tiny import message, publish, texture
@@ -134,7 +134,7 @@ def test_what_cannot_be_inspected_is_named_and_the_rest_goes_on(
         Work(record(5, texture(1), camera="no path")),
     ]
     with ThreadPoolExecutor(2) as pool:
-        inspect(works, inspector, f"bottle/{version}", pool)
+        inspect(works, inspector, version, pool)
     assert {work.record.offset: work.error.error_class for work in works if work.error} == {
         1: "UnsupportedFormat",
         2: "InspectionFailed",
@@ -144,10 +144,15 @@ def test_what_cannot_be_inspected_is_named_and_the_rest_goes_on(
     done = [work for work in works if not work.error]
     assert [[one.topic for one in work.messages] for work in done] == [["x.masks", "x"]] * 2
     alone = honest([inspector.read(large, f"bottle/{version}")], [f"bottle/{version}"])[0]
-    assert done[1].judgement(version).score == pytest.approx(alone.normalised_score, rel=1e-4)
+    assert _score(done[1]) == pytest.approx(alone.normalised_score, rel=1e-4)
     store.outages = 100
     with ThreadPoolExecutor(2) as pool, pytest.raises(StoreUnavailable):
-        inspect([Work(record(3, claim, content_type=CLAIM_CONTENT_TYPE))], inspector, f"bottle/{version}", pool)
+        inspect([Work(record(3, claim, content_type=CLAIM_CONTENT_TYPE))], inspector, version, pool)
+
+
+def _score(work: Work) -> float:
+    assert work.scored
+    return work.scored.normalised_score
 
 
 # On real servers: a line that has inspected its images, and a second version
