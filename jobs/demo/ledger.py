@@ -122,7 +122,8 @@ class Ledger:
             if sent.product != product or seen is None:
                 continue
             event = seen.event
-            ignore = self._manifest(product, event.model_version).ignore
+            manifest = self._manifest(product, event.model_version)
+            ignore = manifest.ignore
             rows.append(
                 InspectedImage(
                     product=product,
@@ -138,6 +139,7 @@ class Ledger:
                     heat_png=seen.pictures.get("heat"),
                     truth_mask_png=_truth_png(sent.source, event),
                     latency_ms=seen.latency_ms,
+                    reading=manifest.preprocessing.reading,
                     ignored_png=encode_mask_png(ignore.mask_HW * np.uint8(255)) if ignore else None,
                     out_of_sight=self._out_of_sight(seen),
                 )

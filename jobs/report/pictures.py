@@ -15,10 +15,11 @@ from PIL import Image, ImageFilter
 
 from jobs.report.colours import HEAT_AT_THRESHOLD, heat_colours
 from jobs.report.rows import InspectedImage
+from model import ImageRejected, Reading, read_frame
 
 Colour = tuple[int, int, int]
 Mask = NDArray[np.bool_]
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError, ImageRejected)
 _Read = TypeVar("_Read")
 _STRIPES = 8  # pixels from one to the next
 
@@ -38,7 +39,7 @@ def read_pictures(row: InspectedImage, side: int) -> Pictures:
     """Decode a row's pictures, each scaled down to fit into ``side`` x ``side``."""
     trouble: list[str] = []
     blank = Image.new("RGB", (side, side), (128, 128, 128))
-    photo = _attempt("image", row.image, _photo, trouble) or blank
+    photo = _attempt("image", row.image, lambda data: _photo(data, side, row.reading), trouble) or blank
     fitted = _fit(photo.size, side)
     mask = _attempt("mask", row.mask_png, lambda data: _mask(data, fitted), trouble)
     heat = _attempt("heat map", row.heat_png, lambda data: _heat(data, fitted), trouble)
@@ -65,9 +66,9 @@ def _fit(size: tuple[int, int], side: int) -> tuple[int, int]:
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def _photo(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as opened:
-        return opened.convert("RGB")
+def _photo(data: bytes, side: int, reading: Reading) -> Image.Image:
+    """As the detector saw it: a picture of 12 bits is neither black nor white."""
+    return Image.fromarray(read_frame(data, side, tiled=True, reading=reading).pixels)
 
 
 def _mask(data: bytes, size: tuple[int, int]) -> Mask:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass, field
 from datetime import datetime
 
+from model.images.reading import AS_THE_FILE_SAYS, Reading
+
 GOOD = "good"
 
 
@@ -23,7 +25,7 @@ class InspectedImage:
     product: str
     image_id: str
     camera: str
-    image: bytes  # encoded, as it was captured
+    image: bytes  # encoded, as it was captured; its meaning where it doesn't say is in `reading`
     truth: str | None  # "good", a defect kind, or None where nobody knows
     verdict: str  # OK | NotOK | NotDecidable
     normalised_score: float  # 1.0 = the threshold
@@ -33,6 +35,7 @@ class InspectedImage:
     heat_png: bytes | None = None  # 16-bit grayscale PNG at the original size, 8192 = the threshold
     truth_mask_png: bytes | None = None
     ignored_png: bytes | None = None  # 8-bit PNG at the original size, white = doesn't count; None: all of it counts
+    reading: Reading = AS_THE_FILE_SAYS
     out_of_sight: bool = False  # its defect lies wholly where the image is ignored
     latency_ms: float | None = None
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -11,9 +12,10 @@ import pytest
 from PIL import Image
 
 from jobs.demo.ledger import Ledger
-from jobs.fitting.datasets import GOOD, Datasets, discover
+from jobs.fitting.datasets import GOOD, Datasets, LocalImage, discover
 from jobs.fitting.fit import Task, fit_products
 from jobs.fitting.release import Releases
+from jobs.line.letters import pending_letters
 from jobs.line.replay import replay
 from model import ImageLimits, cut
 from pipeline.settings import Settings
@@ -28,6 +30,7 @@ OPTIONS: dict[str, dict[str, object]] = {
     "tiles": {"steps": 40, "tiles": True, "size": 96, "ignore": [CORNER]},
     "int8": {"steps": 40, "precision": "int8", "ignore": [CORNER]},
     "photographs": {"steps": 40},
+    "mono12": {"steps": 40, "bit_depth": 12},
 }
 
 
@@ -46,19 +49,33 @@ def test_offline_rest_and_stream_give_the_same_scores_and_masks(apache_plant: Pl
 def others(plants: Plants) -> Plant:
     """The plant with the products of OPTIONS as well: one run of Ray Train for all of them costs less than three."""
     plant = plants.apache()
+    in_twelve_bits(plant.images / "twill", plant.images / "mono12")
+    values = {**plant.settings.public(), "products": {product: {"fit": fit} for product, fit in OPTIONS.items()}}
+    settings = Settings.received(values)
     tasks = []
     for product in OPTIONS:
         if (folder := folder_of(product, plant)).is_dir():
-            report = Datasets(plant.store).ingest(folder / "train" / "good", product, limits=ImageLimits())
+            reading = settings.fit_options(product).reading
+            good = folder / "train" / "good"
+            report = Datasets(plant.store).ingest(good, product, limits=ImageLimits(), reading=reading)
             tasks.append(Task(product, report.snapshot.digest, None))
-    values = {**plant.settings.public(), "products": {product: {"fit": fit} for product, fit in OPTIONS.items()}}
-    for product, version in fit_products(Settings.received(values), tasks).items():
+    for product, version in fit_products(settings, tasks).items():
         Releases(plant.settings, plant.store).consider(product, version, force=True)
     return plant
 
 
-@pytest.mark.parametrize("product", ["tiles", "int8", pytest.param("photographs", marks=pytest.mark.data)])
-def test_tiles_int8_and_photographs_give_the_same_scores_and_masks(others: Plant, product: str) -> None:
+def in_twelve_bits(source: Path, target: Path) -> None:
+    """A folder in MVTec layout again, as PNGs of 16 bits of which a camera fills 12."""
+    for path in source.rglob("*.jpg"):
+        gray = np.asarray(Image.open(path).convert("L")).astype(np.uint16)
+        copy = (target / path.relative_to(source)).with_suffix(".png")
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(gray << 4 | gray >> 4).save(copy)
+    shutil.copytree(source / "ground_truth", target / "ground_truth", dirs_exist_ok=True)
+
+
+@pytest.mark.parametrize("product", ["tiles", "int8", "mono12", pytest.param("photographs", marks=pytest.mark.data)])
+def test_tiles_int8_12_bits_and_photographs_give_the_same_scores_and_masks(others: Plant, product: str) -> None:
     if not (folder := folder_of(product, others)).is_dir():
         pytest.skip(f"no real photographs beside the checkout ({folder})")
     labelled = [file for file in discover(folder) if file.labelled]
@@ -83,11 +100,38 @@ def test_tiles_int8_and_photographs_give_the_same_scores_and_masks(others: Plant
     manifest = others.registry.manifest(product, version)
     assert manifest.preprocessing.tiles == (product == "tiles")
     assert (manifest.quantisation is not None) == (product == "int8")
-    assert (manifest.ignore is not None) == (product != "photographs")
+    assert (manifest.ignore is not None) == (product in ("tiles", "int8"))
+    assert manifest.preprocessing.reading.bit_depth == (12 if product == "mono12" else None)
     check_golden(others, ledger)
 
 
+def test_an_8_bit_image_of_a_12_bit_product_is_a_dead_letter_with_the_reason(others: Plant) -> None:
+    (path,) = sorted((others.images / "twill" / "test" / "good").glob("*.jpg"))[:1]
+    source = LocalImage(path, GOOD, labelled=True)
+    ledger = others.ledger()
+    replay(
+        others.settings,
+        others.store,
+        [path],
+        product="mono12",
+        camera="/golden/mono12",
+        fps=20,
+        on_shot=lambda shot: ledger.send(shot, source, "mono12"),
+    )
+    ledger.settle()
+    ledger.close()
+    assert list(ledger.sent) == ledger.deadletters
+    (letter,) = pending_letters(others.settings, "DepthMismatch")
+    assert "12 bits a sample (fit.bit_depth), this is one of 8" in letter.message
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        rest(others, "mono12", path.read_bytes())
+    with refused.value as answer:
+        assert (answer.code, json.loads(answer.read())["error"]) == (422, "DepthMismatch")
+
+
 def folder_of(product: str, plant: Plant) -> Path:
+    if product == "mono12":
+        return plant.images / product
     return REAL if product == "photographs" else plant.images / "twill"
 
 

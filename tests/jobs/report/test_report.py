@@ -17,7 +17,9 @@ from jobs.report import InspectedImage, ProductSummary, RegionBox, Report, write
 from jobs.report.chart import score_chart
 from jobs.report.choice import for_page, for_sheet
 from jobs.report.colours import heat_colours, place, ramp
+from jobs.report.pictures import read_pictures
 from jobs.report.sheet import WIDTH, sheet_height
+from model import Reading
 
 WIDE, HIGH = 96, 64
 
@@ -225,6 +227,14 @@ def test_a_broken_heat_map_is_named_and_the_page_still_comes_out(tmp_path: Path,
 def test_broken_images_and_masks_are_named(tmp_path: Path):
     html = page_of(tmp_path, report_of([inspected(1, 2.0, "dent", image=b"", mask_png=b"x", truth_mask_png=b"x")]))
     assert "image missing, mask unreadable, truth mask unreadable" in html
+
+
+def test_a_picture_of_12_bits_is_shown_as_it_was_judged():
+    gray = np.linspace(0, 4095, HIGH * WIDE).reshape(HIGH, WIDE).astype(np.uint16)
+    row = inspected(1, 0.5, image=png(gray), reading=Reading(bit_depth=12))
+    shown = np.asarray(read_pictures(row, WIDE).photo)
+    assert np.abs(shown[..., 0] - gray / 4095 * 255).max() < 1
+    assert read_pictures(replace(row, reading=Reading()), WIDE).trouble == ("image unreadable",)
 
 
 def test_a_report_without_images_is_a_page(tmp_path: Path):
