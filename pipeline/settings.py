@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
 from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
 
-from model import FitOptions
+from model import FitOptions, ImageLimits
 from model.fitting.options import MOST_SCORE_SHIFT
 from model.teachers import TEACHERS
 from pipeline.contracts.names import ProductName
@@ -141,6 +141,11 @@ class Limits(Section):
     inline_bytes: int = Field(1_048_576, ge=0, description="Larger images travel as a claim check through S3")
     image_bytes: int = Field(67_108_864, ge=1, description="Largest encoded image that is decoded")
     image_pixels: int = Field(64_000_000, ge=1, description="Largest image, in pixels of its header, that is decoded")
+
+    @property
+    def images(self) -> ImageLimits:
+        """What a decoder keeps to."""
+        return ImageLimits(max_bytes=self.image_bytes, max_pixels=self.image_pixels)
 
 
 class Stream(Section):

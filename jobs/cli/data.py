@@ -43,10 +43,9 @@ def ingest(config: Path | None, folder: Path, product: str) -> None:
     from jobs.fitting.datasets import Datasets
     from jobs.session.connect import load_settings, make_store
     from jobs.session.progress import Screen
-    from model import ImageLimits
 
     settings, screen = load_settings(config), Screen()
-    limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    limits = settings.limits.images
     datasets = Datasets(make_store(settings, screen.say))
     with screen.step(f"Reading {folder}") as step:
         reading = settings.fit_options(product).reading

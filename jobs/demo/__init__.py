@@ -1,5 +1,6 @@
 """The demo: the whole of linewatch at work on one machine, counted and drawn."""
 
-from jobs.demo.run import DemoOptions, run_demo
+from jobs.demo.run import run_demo
+from jobs.demo.stage import DemoOptions
 
 __all__ = ["DemoOptions", "run_demo"]

@@ -73,7 +73,7 @@ def evaluate(
     engine = make_engine(settings, Registry(store))
     key = f"{product}/{version}"
     manifest = engine.manifest(key)
-    limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+    limits = settings.limits.images
     judged: list[Item] = []
     scores: list[float] = []
     verdicts: list[str] = []

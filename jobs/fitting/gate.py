@@ -13,7 +13,7 @@ import numpy as np
 from jobs.fitting.area import out_of_sight
 from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
 from jobs.fitting.datasets.masks import read_mask
-from model import Engine, Frame, ImageLimits, ImageRejected, Manifest, image_auroc, spoil
+from model import Engine, Frame, ImageRejected, Manifest, image_auroc, spoil
 from model.measures.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
 
@@ -93,20 +93,15 @@ class Judge:
         """
         key = f"{product}/{version}"
         manifest = self._engine.manifest(key)
-        frames = [manifest.read(data, self._limits) for data in images]
+        frames = [manifest.read(data, self._settings.limits.images) for data in images]
         scored = self._engine.score(frames, [key] * len(frames))
         return [index for index, one in enumerate(scored) if one.verdict == "NotOK"]
-
-    @property
-    def _limits(self) -> ImageLimits:
-        limits = self._settings.limits
-        return ImageLimits(max_bytes=limits.image_bytes, max_pixels=limits.image_pixels)
 
     def _frames(self, product: str, items: Sequence[Item], manifest: Manifest) -> list[Frame]:
         frames = []
         for item in items:
             try:
-                frames.append(manifest.read(self._datasets.image(product, item), self._limits))
+                frames.append(manifest.read(self._datasets.image(product, item), self._settings.limits.images))
             except ImageRejected:  # it was readable when it was ingested: limits or the ignored area have changed since
                 continue
         return frames

@@ -13,10 +13,10 @@ from apscheduler.triggers.cron import CronTrigger
 from jobs.fitting.datasets import Datasets, Snapshot
 from jobs.fitting.datasets.folders import SERVICE
 from jobs.fitting.datasets.ingest import UNIFORM
-from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.fit import fit_products
 from jobs.fitting.release import Releases
+from jobs.fitting.task import Task
 from jobs.session.progress import Beat
-from model import ImageLimits
 from pipeline.errors import LinewatchError, SettingsError
 from pipeline.settings import Settings
 from pipeline.storage.store import ObjectStore
@@ -62,7 +62,7 @@ def retrain(
     blank = 0
     source = settings.products[product].source if product in settings.products else None
     if source:
-        limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+        limits = settings.limits.images
         reading = settings.fit_options(product).reading
         report = datasets.ingest(Path(source), product, limits=limits, reading=reading)
         outcome.refused_files = len(report.refused)

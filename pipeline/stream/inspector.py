@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from model import Engine, Findings, Frame, ImageLimits, ImageRejected, ModelBundle, Scored, cut
+from model import Engine, Findings, Frame, ImageRejected, ModelBundle, Scored, cut
 from pipeline.errors import ImageBroken
 from pipeline.settings import Settings
 from pipeline.storage.champions import Champions
@@ -16,7 +16,7 @@ class Inspector:
     def __init__(self, settings: Settings, store: ObjectStore) -> None:
         self.settings = settings
         self.store = store
-        self._limits = ImageLimits(max_bytes=settings.limits.image_bytes, max_pixels=settings.limits.image_pixels)
+        self._limits = settings.limits.images
         registry = Registry(store)
         self.engine = make_engine(settings, registry)
         self.champions = Champions(registry, self.engine.warm, self.engine.forget, settings.stream.release_poll_s)

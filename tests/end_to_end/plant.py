@@ -13,8 +13,9 @@ from infra.local import LocalServers
 from jobs.demo.ledger import Ledger
 from jobs.drawing import draw_dataset
 from jobs.fitting.datasets import Datasets, discover
-from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.fit import fit_products
 from jobs.fitting.release import Releases
+from jobs.fitting.task import Task
 from jobs.line.deploy import delivery, deploy, replicas, rest_address, shut_down
 from jobs.line.replay import replay
 from jobs.session.connect import make_store

@@ -13,8 +13,9 @@ from PIL import Image
 
 from jobs.demo.ledger import Ledger
 from jobs.fitting.datasets import GOOD, Datasets, LocalImage, discover
-from jobs.fitting.fit import Task, fit_products
+from jobs.fitting.fit import fit_products
 from jobs.fitting.release import Releases
+from jobs.fitting.task import Task
 from jobs.line.letters import pending_letters
 from jobs.line.replay import replay
 from model import ImageLimits, cut

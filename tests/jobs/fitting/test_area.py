@@ -8,7 +8,9 @@ import pytest
 
 from jobs.fitting.area import ignored_area
 from jobs.fitting.datasets import DatasetError, Datasets, Snapshot
-from jobs.fitting.fit import Task, load_frames, with_area
+from jobs.fitting.fit import with_area
+from jobs.fitting.task import Task
+from jobs.fitting.worker import load_frames
 from model import FitOptions, IgnoredArea, ImageLimits
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from jobs.fitting import fit
+from jobs.fitting import fit, worker
 from jobs.fitting.datasets import DatasetError, Datasets
-from jobs.fitting.fit import FitJobError, Outcomes, Task, fit_products, planned
+from jobs.fitting.fit import FitJobError, fit_products, planned
+from jobs.fitting.task import Outcomes, Task
 from model import FitError, ImageLimits
 from pipeline.errors import StoreUnavailable
 from pipeline.fakes import MemoryStore
@@ -21,7 +22,8 @@ SETTINGS = Settings.from_values({})
 @pytest.fixture
 def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
     store = MemoryStore()
-    monkeypatch.setattr(fit, "S3Store", lambda _: store)
+    for module in (fit, worker):
+        monkeypatch.setattr(module, "S3Store", lambda _: store)
     for product, count in {"a": 12, "b": 12, "c": 3}.items():
         Path(product).mkdir()
         for seed in range(count):
@@ -70,15 +72,15 @@ class Worker:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, ends: dict[str, list[str | Exception]]) -> None:
         self.ends, self.reports = ends, list[str]()
         self.begun: list[str] = []
-        monkeypatch.setattr(fit, "_fit_one", self._fit_one)
-        monkeypatch.setattr(fit, "_report", self._report)
-        monkeypatch.setattr(fit, "_resume", lambda _: (self._last(), None))
+        monkeypatch.setattr(worker, "_fit_one", self._fit_one)
+        monkeypatch.setattr(worker, "_report", self._report)
+        monkeypatch.setattr(worker, "_resume", lambda _: (self._last(), None))
         monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
 
     def attempt(self, attempts: int = 3) -> Outcomes:
         tasks = [{"product": product, "digest": "", "parent": None} for product in self.ends]
         settings = Settings.from_values({"training": {"attempts": attempts}}).public()
-        fit._train({"settings": settings, "tasks": tasks, "board": None})
+        worker.train({"settings": settings, "tasks": tasks, "board": None})
         return self._last()
 
     def _last(self) -> Outcomes:
