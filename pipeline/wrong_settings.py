@@ -81,7 +81,8 @@ def in_words(
     first = error.errors(include_url=False)[0]
     parts = [*within, *(str(part) for part in first["loc"] if part != "[key]")]
     name, rule = ".".join(parts), _rule(first)
-    if first["type"] == "value_error":  # of values that don't fit together: it names them itself
+    of_several = first["type"] == "value_error" and not _is_setting(parts)
+    if of_several:  # of values that don't fit together: it names them itself
         variables = [
             one for said in re.findall(r"[a-z0-9_]+\.[a-z0-9_]+", rule) if (one := variable_of(said.split(".")))
         ]
@@ -89,7 +90,13 @@ def in_words(
     else:
         place = variable_of(parts) or where
     value = "" if first["type"] in WITHOUT_VALUE or tuple(parts[:2]) in secrets else f", not {_shown(first['input'])}"
-    return f"{place}: {name + ' ' if name else ''}{rule}{value} {SEE}"
+    named = f"{name}{':' if first['type'] == 'value_error' else ''} " if name else ""
+    return f"{place}: {named}{rule}{value} {SEE}"
+
+
+def _is_setting(parts: Sequence[str]) -> bool:
+    """Whether it names a setting, and not a section of them."""
+    return len(parts) > 2 and parts[-1] != "fit" if parts[:1] == ["products"] else len(parts) > 1
 
 
 def variable_of(parts: Sequence[str]) -> str | None:

@@ -51,7 +51,7 @@ def audit(ctx: click.Context, since: datetime | None, until: datetime | None, js
     from jobs.audit.run import run_audit
     from jobs.audit.table import show
     from jobs.audit.window import Window
-    from jobs.session.connect import load_settings
+    from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
     from pipeline.errors import LinewatchError
 
@@ -59,7 +59,9 @@ def audit(ctx: click.Context, since: datetime | None, until: datetime | None, js
         raise click.UsageError("--since must be earlier than --until")
     screen = Screen()
     try:
-        found = run_audit(load_settings(ctx.obj), Window.between(since, until), screen)
+        settings = load_settings(ctx.obj)
+        open_store(settings)
+        found = run_audit(settings, Window.between(since, until), screen)
     except LinewatchError as error:
         log.info("the audit ended early", exc_info=True)  # with --debug
         raise NotCounted(f"nothing was counted: {error}") from None

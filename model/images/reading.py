@@ -32,9 +32,11 @@ class Reading(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Reading:
         if self.value_range is not None and self.value_range[0] >= self.value_range[1]:
-            raise ValueError(f"value_range {list(self.value_range)}: black must be less than white")
+            raise ValueError(f"fit.value_range {list(self.value_range)}: black must be less than white")
         if self.value_range is not None and self.bit_depth is not None:
-            raise ValueError("bit_depth is of 8 to 16-bit images and value_range of float and 32-bit ones: set one")
+            raise ValueError(
+                "fit.bit_depth is of 8 to 16-bit images and fit.value_range of float and 32-bit ones: set one of them"
+            )
         return self
 
 

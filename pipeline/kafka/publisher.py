@@ -2,9 +2,10 @@
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from kafka import KafkaProducer, TopicPartition
-from kafka.errors import KafkaError, MessageSizeTooLargeError, RecordListTooLargeError
+from kafka.errors import KafkaError, KafkaTimeoutError, MessageSizeTooLargeError, RecordListTooLargeError
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 
 from pipeline.contracts.broker import Outgoing
@@ -37,9 +38,10 @@ class Publisher:
         self.producer.begin_transaction()
         if outgoing:
             self.send(outgoing)
+        transaction = self.producer._transaction_manager
         if offsets:
-            self.producer.send_offsets_to_transaction(offsets, generation)
-        self.producer.commit_transaction()
+            self._ended(transaction.send_offsets_to_transaction(offsets, generation))
+        self._ended(transaction.begin_commit())
 
     def send(self, outgoing: Sequence[Outgoing]) -> None:
         """Returns once all are acknowledged; of several errors, raises the one that says most."""
@@ -69,6 +71,14 @@ class Publisher:
             log.warning("%s takes no message of %d bytes: looking its limit up again", refused.topic, refused.size)
             self._lookout.refused(refused.topic, refused.size)
         raise why
+
+    def _ended(self, request: Any) -> None:
+        """Wait for a transaction's request, and not for ever: kafka-python 3.0.12 does while the broker is away, and
+        nobody is told. What became of a commit without an answer is told by the group's committed offsets.
+        """
+        self.producer._sender.wakeup()
+        if not request.wait(timeout_ms=FLUSH_TIMEOUT_S * 1000):
+            raise KafkaTimeoutError(f"the transaction has no answer after {FLUSH_TIMEOUT_S} s")
 
     def _fit(self) -> None:
         """Let no batch be larger than a topic takes: kafka-python 3.0.12 splits one that the broker refuses, and then

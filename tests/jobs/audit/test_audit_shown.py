@@ -98,6 +98,9 @@ def test_a_count_that_could_not_be_made_is_told_apart_from_one_that_is_off(monke
     monkeypatch.setenv("LINEWATCH_KAFKA__BOOTSTRAP_SERVERS", "127.0.0.1:9")
     honest = kafka_clients.connection
     monkeypatch.setattr(kafka_clients, "connection", lambda kafka: {**honest(kafka), "bootstrap_timeout_ms": 300})
+    monkeypatch.setenv("LINEWATCH_S3__ENDPOINT", "http://127.0.0.1:9")
+    assert "Error: nothing was counted: S3 at http://127.0.0.1:9 does not answer" in run().output
+    monkeypatch.setattr("jobs.session.connect.open_store", lambda _: None)
     assert run().exit_code == 2
     assert "Error: nothing was counted: Kafka at 127.0.0.1:9 does not answer" in run().output
     assert "'soon' is no moment" in run("--since", "soon").output

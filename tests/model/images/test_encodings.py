@@ -279,7 +279,7 @@ def test_transparency_that_differs_from_place_to_place_is_laid_on_black() -> Non
     [
         ({"value_range": (1, 1)}, "black must be less than white"),
         ({"value_range": (0, float("inf"))}, "finite"),
-        ({"value_range": (0, 1), "bit_depth": 12}, "set one"),
+        ({"value_range": (0, 1), "bit_depth": 12}, "set one of them"),
         ({"bit_depth": 11}, "8, 10, 12, 14 or 16"),
         ({"page": 0}, "greater than or equal to 1"),
     ],

@@ -5,6 +5,7 @@ docs/architecture.md has the table. `make kafka-python VERSION=...` runs these a
 """
 
 import inspect
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from types import SimpleNamespace
@@ -14,8 +15,9 @@ import pytest
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.coordinator.consumer import ConsumerCoordinator
-from kafka.errors import CorruptRecordError, KafkaConnectionError, KafkaError
+from kafka.errors import CorruptRecordError, KafkaConnectionError, KafkaError, KafkaTimeoutError
 from kafka.producer.sender import Sender
+from kafka.producer.transaction_manager import TransactionalRequestResult
 from kafka.record import memory_records
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
@@ -23,9 +25,10 @@ from kafka.structs import ConsumerGroupMetadata, OffsetAndMetadata
 from pipeline.contracts.deadletters import dead_letter
 from pipeline.errors import HeadersRefused
 from pipeline.fakes import MemoryStore
-from pipeline.kafka import clients, membership
+from pipeline.kafka import clients, membership, publisher
 from pipeline.kafka.clients import make_consumer, make_producer
 from pipeline.kafka.header_names import Batch, HeaderName
+from pipeline.kafka.publisher import Publisher
 from pipeline.kafka.session import KafkaSession
 from pipeline.settings import Settings
 from pipeline.stream.intake import captured
@@ -114,6 +117,20 @@ def test_the_client_drops_a_transactions_request_when_the_coordinator_cannot_be_
     assert mended._transaction_manager.retry.called
 
 
+def test_the_client_waits_for_a_commit_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    never = TransactionalRequestResult()
+    bare = SimpleNamespace(_transaction_manager=Mock(**{"begin_commit.return_value": never}), _sender=Mock())
+    waiting = threading.Thread(target=KafkaProducer.commit_transaction, args=(bare,), daemon=True)
+    waiting.start()
+    waiting.join(1)
+    assert waiting.is_alive(), "needless: pipeline.kafka.publisher.Publisher._ended"
+    never.done()
+    waiting.join(60)
+    monkeypatch.setattr(publisher, "FLUSH_TIMEOUT_S", 0.01)
+    with pytest.raises(KafkaTimeoutError, match="no answer"):
+        Publisher._ended(SimpleNamespace(producer=bare), TransactionalRequestResult())  # type: ignore[arg-type]
+
+
 # A member that was expelled
 
 
@@ -136,6 +153,13 @@ def test_the_client_commits_offsets_of_a_group_that_it_is_no_member_of(plant: Pl
         assert session._consumer.committed(tp) == 1, "needless: pipeline.kafka.membership.Membership.generation"
 
 
+class Client(CooperativeStickyAssignor):
+    """The client's own, with what a member asks of linewatch's."""
+
+    def behind(self, _known: object) -> bool:
+        return False
+
+
 def come_back(session: KafkaSession, eventually: Callable[..., None]) -> None:
     eventually(lambda: session.poll(0.1) or session._member.lasts, within_s=60, what="it joins again")
 
@@ -148,7 +172,7 @@ def test_the_client_claims_what_it_had_before_it_was_expelled(
     settings = prepared(plant)
     claims: list[int] = []
 
-    class Bare(CooperativeStickyAssignor):
+    class Bare(Client):
         def metadata(self, topics: set[str]) -> object:
             found = super().metadata(topics)
             claims.append(sum(len(one.partitions) for one in found.owned_partitions))
@@ -170,7 +194,7 @@ def test_the_client_tells_nobody_of_what_it_lost_while_it_joined(
     plant: Plant, exactly_once: bool, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
 ) -> None:
     settings = prepared(plant)
-    monkeypatch.setattr(membership, "_Assignor", lambda *_: CooperativeStickyAssignor())
+    monkeypatch.setattr(membership, "_Assignor", lambda *_: Client())
     with joined(settings, exactly_once=exactly_once) as session:
         produce(settings, b"a", b"b")
         held = collect(session, 2)

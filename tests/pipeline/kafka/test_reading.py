@@ -90,18 +90,6 @@ def test_bytes_that_a_codec_can_t_take_apart_are_told(monkeypatch: pytest.Monkey
         assert (came, unreadable.first, unreadable.last) == ([], 0, 0)
 
 
-def test_a_header_whose_name_is_not_utf_8_keeps_no_image_back() -> None:
-    log = batch(0, b"a", headers=(("name", b"x"),)).replace(b"name", b"n\xe4me")
-    crc_is_right = DefaultRecordBatch.validate_crc
-    try:
-        DefaultRecordBatch.validate_crc = lambda _: True  # the bytes were changed after it was made
-        records = _Records(lambda *_: pytest.fail("it can be read"), 0, TP, MemoryRecords(log))
-        (record,) = records.take(10)
-    finally:
-        DefaultRecordBatch.validate_crc = crc_is_right
-    assert (record.value, record.headers) == (b"a", [("n\\xe4me", b"x")])
-
-
 def test_what_the_broker_can_t_read_itself_is_told_and_what_it_refuses_is_raised() -> None:
     answers: list[Exception] = [CorruptRecordError("on disk"), TopicAuthorizationFailedError({TP.topic})]
 
