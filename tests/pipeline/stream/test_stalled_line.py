@@ -203,6 +203,9 @@ def test_what_is_deleted_unread_is_the_same_number_in_metric_log_and_audit(
                 admin.delete_records(ends)
             gone = line.audit()
             assert gone.troubles["deleted_unread"] == gone.total("lost") > 0
+            # What the worker had in hand is not lost, until a commit of it is: then it is read again, and is gone.
+            lost = metrics.commits_lost._value.get()
+            eventually(lambda: metrics.commits_lost._value.get() >= lost + 2, within_s=60)
         cameras.end()
         eventually(lambda: line.pending() == 0, within_s=90, what="an outcome for each image that is left")
     audit = line.audit()
