@@ -10,7 +10,10 @@ from typing import TYPE_CHECKING
 import click
 
 if TYPE_CHECKING:
+    from jobs.fitting.task import Task
+    from jobs.session.progress import Screen
     from model import Calibration
+    from pipeline.settings import Settings
 
 
 @click.command()
@@ -51,11 +54,10 @@ def fit(
     \b
     Example:  linewatch fit bottle cap
     """
-    from jobs.fitting.fit import fit_products, planned
+    from jobs.fitting.fit import planned
     from jobs.fitting.release import Releases
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
-    from jobs.session.ray_session import ray_session
     from jobs.session.terminal import printable
     from model import IgnoredArea
 
@@ -80,16 +82,7 @@ def fit(
     for task in tasks:
         if task.ignore:
             screen.say(f"{task.product}: {IgnoredArea.model_validate(task.ignore).describe()}")
-    versions: dict[str, str] = {}
-    if tasks:
-        with screen.step("Starting Ray"):
-            session = ray_session(settings)
-            session.__enter__()
-        try:
-            with screen.fitting("Fitting", [task.product for task in tasks]) as on_beat:
-                versions = fit_products(settings, tasks, on_beat, run, on_failed=told)
-        finally:
-            session.__exit__(None, None, None)
+    versions = _fitted(settings, tasks, run, screen, told) if tasks else {}
     refused = 0
     for product, version in versions.items():
         screen.say(f"{product} {version}: {releases.registry.manifest(product, version).calibration.describe()}")
@@ -106,6 +99,23 @@ def fit(
         )
     if failed:
         raise click.exceptions.Exit(1)
+
+
+def _fitted(
+    settings: "Settings", tasks: "list[Task]", run: str | None, screen: "Screen", told: Callable[[str, str], None]
+) -> dict[str, str]:
+    """Product to version, of those that could be fitted; of each other one ``told`` hears why not."""
+    from jobs.fitting.fit import fit_products
+    from jobs.session.ray_session import ray_session
+
+    with screen.step("Starting Ray"):
+        session = ray_session(settings)
+        session.__enter__()
+    try:
+        with screen.fitting("Fitting", [task.product for task in tasks]) as on_beat:
+            return fit_products(settings, tasks, on_beat, run, on_failed=told)
+    finally:
+        session.__exit__(None, None, None)
 
 
 @contextmanager
