@@ -112,7 +112,7 @@ def test_what_was_aborted_is_never_seen(plant: Plant, exactly_once: bool, monkey
 
         producer = session._publisher.producer
         with monkeypatch.context() as patch:
-            patch.setattr(producer, "send_offsets_to_transaction", refuse)
+            patch.setattr(producer._transaction_manager, "send_offsets_to_transaction", refuse)
             with pytest.raises(CommitLost, match="offsets refused"):
                 session.commit([Outgoing(settings.topics.events, b"k", b"aborted")], records)
         assert session._publisher.producer is not producer, "refused offsets would travel with its next transaction"

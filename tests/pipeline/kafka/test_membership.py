@@ -85,12 +85,19 @@ def test_a_commit_that_waits_for_the_broker_does_not_hold_up_the_group(
 ) -> None:
     settings = prepared(plant)
     produce(settings, b"a", b"b", b"c", b"d")
-    over = Event()
+    begun_to_wait, over = Event(), Event()
+
+    class Unanswered:
+        def wait(self, timeout_ms: int) -> bool:
+            begun_to_wait.set()
+            return over.wait(60) and timeout_ms > 0
+
     with joined(settings, rank=0, exactly_once=exactly_once) as first:
         held = collect(first, 4)
-        monkeypatch.setattr(first._publisher.producer, "commit_transaction", lambda: over.wait(60))
+        monkeypatch.setattr(first._publisher.producer._transaction_manager, "begin_commit", Unanswered)
         commit = Thread(target=lambda: first.commit(events_for(settings, held), held), daemon=True)
         commit.start()
+        assert begun_to_wait.wait(60)
         try:
             with joined(settings, rank=1, exactly_once=exactly_once) as second:
                 begun = time.monotonic()
