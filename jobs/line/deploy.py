@@ -11,6 +11,9 @@ from pipeline.kafka.capabilities import Capabilities, probe
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
 
+NEVER_RAN = "The actor never ran"
+AGAIN_S = 2.0
+
 
 def delivery(settings: Settings) -> Capabilities:
     """What the broker promises: as set, or probed once."""
@@ -45,11 +48,8 @@ def deploy(
     client = _client(session)
     metrics_folder = f"{session.folder}/linewatch-metrics"
     config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
-    try:
-        client.deploy_applications(config)
-    except RuntimeError as error:  # Serve's whole story, whose last line is its reason
-        raise ServingError(f"Ray Serve did not take the configuration: {_last_line(str(error))}") from None
     deadline = time.monotonic() + timeout_s
+    _send(client, config, deadline, say)
     told = ""
     while time.monotonic() < deadline:
         application = client.get_serve_details()["applications"].get(APPLICATION, {})
@@ -63,6 +63,24 @@ def deploy(
             told = status
         time.sleep(0.5)
     raise ServingError(f"the replicas were not running after {timeout_s:.0f} s: {_replica_trouble(application)}")
+
+
+def _send(client: Any, config: dict[str, Any], deadline: float, say: Callable[[str], None]) -> None:
+    """On a busy machine Ray gives the start of Serve's own controller up; the same again finds it there, or starts it.
+
+    Raises:
+        ServingError: another reason, or the same until the deadline.
+    """
+    while True:
+        try:
+            client.deploy_applications(config)
+            return
+        except RuntimeError as error:  # Serve's whole story, whose last line is its reason
+            reason = _last_line(str(error))
+            if NEVER_RAN not in reason or time.monotonic() > deadline:
+                raise ServingError(f"Ray Serve did not take the configuration: {reason}") from None
+            say("Ray Serve did not start in time; trying again")
+            time.sleep(AGAIN_S)
 
 
 def replicas(session: RaySession) -> list[dict[str, Any]]:
