@@ -121,8 +121,11 @@ def test_an_8_bit_image_of_a_12_bit_product_is_a_dead_letter_with_the_reason(oth
     )
     ledger.settle()
     ledger.close()
-    assert list(ledger.sent) == ledger.deadletters
+    (image,) = ledger.sent
+    assert image in ledger.deadletters
+    assert image not in ledger.seen
     (letter,) = pending_letters(others.settings, "DepthMismatch")
+    assert letter.image_id == image
     assert "12 bits a sample (fit.bit_depth), this is one of 8" in letter.message
     with pytest.raises(urllib.error.HTTPError) as refused:
         rest(others, "mono12", path.read_bytes())
