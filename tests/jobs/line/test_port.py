@@ -82,5 +82,8 @@ def test_a_free_port_and_a_clusters_are_not_reserved() -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         with reserve_port(settings(0)):
             """Ray is given one that is free."""
-        with reserve_port(settings(other.getsockname()[1], ray_address="head:6379")):
+        taken = other.getsockname()[1]
+        with pytest.raises(ServingError, match="is taken"):
+            reserve_port(settings(taken)).__enter__()
+        with reserve_port(settings(taken, ray_address="head:6379")):
             """That machine may be another."""
