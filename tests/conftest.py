@@ -6,6 +6,7 @@ Imports of linewatch wait until they are needed: the tests of model/ run on mach
 from __future__ import annotations
 
 import itertools
+import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -103,6 +104,8 @@ def tansu(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Plant]:
 def threads() -> Iterator[None]:
     with watched():
         yield
+    # It writes on a board that the whole process shares: over the next test's, if it lived on.
+    assert not [thread for thread in threading.enumerate() if thread.name == "stall-watch"], "a worker was not stopped"
 
 
 @pytest.fixture

@@ -99,7 +99,7 @@ def run_chaos(run: ChaosRun, folder: Path, screen: Screen) -> dict[str, Any]:
             session = stack.enter_context(ray_session(settings))
             stack.callback(shut_down)
             exactly_once = delivery(settings).aborts_hidden
-            deploy(settings, session, exactly_once=exactly_once, timeout_s=300, say=step.say)
+            deploy(settings, session, exactly_once=exactly_once, say=step.say)
         begun = time.monotonic()
         with screen.step("Chaos") as step:
             timeline = Timeline(folder / "timeline.jsonl", step.say)

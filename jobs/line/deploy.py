@@ -30,7 +30,7 @@ def deploy(
     *,
     exactly_once: bool,
     generation: str = "",
-    timeout_s: float = 180.0,
+    timeout_s: float = 300.0,
     say: Callable[[str], None] = lambda _: None,
 ) -> None:
     """Send the whole configuration; the same one again changes nothing, another replica count only that.

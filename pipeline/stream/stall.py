@@ -17,6 +17,8 @@ from pipeline.telemetry.board import Stall
 
 log = logging.getLogger(__name__)
 LOOK_S = 1.0
+CLOSE_S = 5.0
+"""So long its thread may take to wipe the board: a disk that hangs does not hold the replica's end up."""
 REFUSED_FOR_S = 15.0
 """So long after its last time a refusal counts: longer than the pauses between tries."""
 
@@ -33,13 +35,17 @@ class StallWatch:
         self._found: dict[int | None, tuple[str, float]] = {}
         self._lock = threading.Lock()
         self._closed = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="stall-watch", daemon=True)
 
     def start(self) -> None:
         metrics.stalled.labels("all").set(0)
-        threading.Thread(target=self._run, name="stall-watch", daemon=True).start()
+        self._thread.start()
 
     def close(self) -> None:
+        """Its board is wiped when this returns: nothing of it is put up over what comes after."""
         self._closed.set()
+        if self._thread.is_alive():
+            self._thread.join(CLOSE_S)
 
     # What the worker tells
 

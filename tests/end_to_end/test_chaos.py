@@ -21,7 +21,7 @@ def run_chaos(tmp_path: Path, images: int, rate: int, *options: str) -> tuple[in
     command = [linewatch, "chaos", "-n", str(images), "--rate", str(rate), "--seed", "1", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("LINEWATCH_", "RAY_"))}
     done = subprocess.run(
-        [*command, "--folder", "chaos", "--json", "chaos.json"], cwd=tmp_path, env=environment, text=True, timeout=560,
+        [*command, "--folder", "chaos", "--json", "chaos.json"], cwd=tmp_path, env=environment, text=True, timeout=1500,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
     )  # fmt: skip
     assert (tmp_path / "chaos.json").exists(), done.stdout[-4000:]

@@ -51,7 +51,7 @@ def test_without_java_the_demo_works_on_the_fallback_and_says_so(tmp_path: Path)
         env={**os.environ, "PATH": path_without_java(tmp_path / "bin"), MARK: mark},
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=1500,  # a tenth of it where nothing else runs
         check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr

@@ -1,6 +1,7 @@
 """A line that stands still is told: where, since when and why; and one that has nothing to do is not."""
 
 import logging
+import time
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -231,6 +232,22 @@ def test_the_board_has_the_stalls_of_all_replicas_of_a_node_that_live(
     assert not mine.exists()
     (tmp_path / "stalled_1.json").unlink()
     assert board.stalls() == []
+
+
+def test_a_watch_that_is_closed_leaves_nothing_on_the_board(
+    monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    monkeypatch.setattr("pipeline.stream.stall.LOOK_S", 0.01)
+    watch = StallWatch(30.0, lambda: "")
+    watch.refused("no right")
+    watch.start()
+    eventually(board.stalls)
+    watch.close()
+    assert board.stalls() == []
+    board.put_up([Stall("of another", datetime(2026, 1, 31, tzinfo=UTC), None)])
+    time.sleep(0.05)
+    assert len(board.stalls()) == 1
+    board.put_up([])
 
 
 def test_the_log_has_a_stall_at_the_level_of_an_error(watch: StallWatch, caplog: pytest.LogCaptureFixture) -> None:
