@@ -33,6 +33,8 @@ from pipeline.storage.store import ObjectStore, S3Store
 
 CHECKPOINT_STEPS = 50
 BOARD_STEPS = 5
+NICENESS = 5
+"""A fit takes what replicas on its machine leave, and a quarter of a core where they leave none."""
 log = logging.getLogger(__name__)
 
 
@@ -40,6 +42,7 @@ def train(config: dict[str, Any]) -> None:
     """The worker's loop: each product in turn, resumed from the last checkpoint where there is one."""
     import ray.train
 
+    os.nice(NICENESS)
     settings = Settings.received(config["settings"])
     torch.set_num_threads(settings.training.cpus or _default_threads())
     store = S3Store(settings.s3)

@@ -116,6 +116,8 @@ def _environment(settings: Settings) -> None:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     # OpenMP's idle threads spin; on a machine that others use too (Kafka, Ray itself) long spins cost minutes a fit.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    # Ray starts its workers at 15: a replica would stand still beside any process that is busy.
+    os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and not settings.serving.ray_address:
