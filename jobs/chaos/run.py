@@ -233,7 +233,7 @@ def _environment(servers: LocalServers) -> None:
     os.environ["RAY_AUTH_MODE"] = "token"
     os.environ["RAY_AUTH_TOKEN"] = secrets.token_urlsafe(32)
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    os.environ["RAY_worker_niceness"] = "0"  # as in a session of its own (jobs/session/ray_session.py)
+    os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112  # as in a session of its own (jobs/session/ray_session.py)
 
 
 def _settings(run: ChaosRun, ray_address: str) -> Settings:

@@ -11,7 +11,7 @@ import pytest
 from infra.local.network import find_namespaces
 from tests.end_to_end.conftest import Plants, skip_without_apache
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.apache, pytest.mark.timeout(1600)]
 IMAGES = 1200
 
 

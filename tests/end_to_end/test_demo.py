@@ -14,7 +14,7 @@ from PIL import Image
 
 from jobs.drawing import draw_dataset
 
-pytestmark = [pytest.mark.servers, pytest.mark.ray]
+pytestmark = [pytest.mark.servers, pytest.mark.ray, pytest.mark.timeout(1600)]
 MARK = "LINEWATCH_LOCAL__TEST_MARK"
 
 
