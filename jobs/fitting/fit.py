@@ -11,7 +11,7 @@ from jobs.fitting.board import Board, Watcher
 from jobs.fitting.counts import too_few
 from jobs.fitting.datasets import DatasetError, Datasets
 from jobs.fitting.task import Task
-from jobs.fitting.worker import train
+from jobs.fitting.worker import begin
 from jobs.session.progress import Beat
 from jobs.session.ray_session import ray_session
 from pipeline.errors import LinewatchError
@@ -93,7 +93,7 @@ def _run(
         name = run or f"fit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
         board = ray.remote(num_cpus=0)(Board).remote()
         trainer = TorchTrainer(
-            train,
+            begin,
             train_loop_config={
                 "settings": settings.public(),
                 "tasks": [vars(task) for task in tasks],

@@ -38,11 +38,16 @@ NICENESS = 5
 log = logging.getLogger(__name__)
 
 
+def begin(config: dict[str, Any]) -> None:
+    """What Ray Train calls, in a process of its own."""
+    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    train(config)
+
+
 def train(config: dict[str, Any]) -> None:
     """The worker's loop: each product in turn, resumed from the last checkpoint where there is one."""
     import ray.train
 
-    os.nice(NICENESS)
     settings = Settings.received(config["settings"])
     torch.set_num_threads(settings.training.cpus or _default_threads())
     store = S3Store(settings.s3)
