@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -37,6 +38,23 @@ def pytest_configure(config: pytest.Config) -> None:
 
         settings.register_profile("patient", deadline=None)
         settings.load_profile("patient")
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file goes to one worker, and all that start Ray to the same one: two Rays that start at once are slow to."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class Scheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            file = str(super()._split_scope(nodeid))
+            return "ray" if "pytest.mark.ray" in _text(config.rootpath / file) else file
+
+    return Scheduling(config, log)
+
+
+@cache
+def _text(file: Path) -> str:
+    return file.read_text()
 
 
 @pytest.fixture(scope="session")

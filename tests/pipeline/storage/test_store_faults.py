@@ -47,6 +47,7 @@ def waits() -> float:
     return metrics.waits.labels("S3")._value.get()
 
 
+@pytest.mark.alone  # a session of 2 s must last
 @pytest.mark.servers
 @pytest.mark.apache
 def test_an_s3_that_answers_in_5_s_is_slow_and_nothing_else(
@@ -80,6 +81,7 @@ def test_an_s3_that_answers_in_5_s_is_slow_and_nothing_else(
     assert (audit.total("images"), audit.total("events"), audit.masks) == (IMAGES, IMAGES, IMAGES)
 
 
+@pytest.mark.alone  # as above
 @pytest.mark.servers
 @pytest.mark.apache
 def test_an_s3_that_refuses_writes_holds_up_what_needs_it_and_says_so(

@@ -29,7 +29,7 @@ from tests.pipeline.real_line import SMALL, RealLine, has_done
 from tests.pipeline.small_disk import small_disk
 from tests.pipeline.tiny import message, publish, texture
 
-pytestmark = [pytest.mark.servers, pytest.mark.apache]
+pytestmark = [pytest.mark.servers, pytest.mark.apache, pytest.mark.alone]  # a session of 2 s must last
 # Less, and SeaweedFS has no room for the volumes that it makes for each bucket.
 STORE_MIB = 256
 BROKER_MIB = 96
