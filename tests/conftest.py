@@ -40,6 +40,7 @@ def pytest_configure(config: pytest.Config) -> None:
         settings.load_profile("patient")
 
 
+@pytest.hookimpl(optionalhook=True)  # tests of model/ run where there is no xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """A file goes to one worker, and all that start Ray to the same one: two Rays that start at once are slow to."""
     from xdist.scheduler import LoadFileScheduling

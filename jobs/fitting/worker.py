@@ -40,7 +40,8 @@ log = logging.getLogger(__name__)
 
 def begin(config: dict[str, Any]) -> None:
     """What Ray Train calls, in a process of its own."""
-    os.setpriority(os.PRIO_PROCESS, 0, NICENESS)
+    now = os.getpriority(os.PRIO_PROCESS, 0)
+    os.setpriority(os.PRIO_PROCESS, 0, max(now, NICENESS))  # a cluster's may be higher, and only root may go back
     train(config)
 
 
