@@ -1,8 +1,6 @@
 """Doing what the plan says: to replicas, servers and nodes that run right now."""
 
 import json
-import os
-import signal
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -26,6 +24,8 @@ BROKER_DOWN_S = 3.0
 STORE_DOWN_S = 3.0
 NODE_DOWN_S = 5.0
 CUT_S = 30.0
+VICTIM_S = 30.0
+"""How long a fault waits for a replica that runs: the one before may have taken the last."""
 
 
 class Timeline:
@@ -89,7 +89,7 @@ class Faults:
                 return
             try:
                 self._do(fault)
-            except (OSError, RuntimeError, psutil.Error, Exception) as error:  # a fault that failed is no reason to end
+            except Exception as error:  # a fault that failed is no reason to end
                 self._timeline.note(fault.kind, f"{fault.kind}: could not be done: {type(error).__name__}: {error}")
 
     def _do(self, fault: Fault) -> None:
@@ -112,25 +112,21 @@ class Faults:
                 self._cut_off(fault, 0)
 
     def _kill_replica(self, fault: Fault) -> None:
-        pid = self._pick_replica(fault)
-        if pid is not None:
-            os.kill(pid, signal.SIGKILL)
-            self._done(fault, f"kill -9 of replica {pid}")
+        process = self._await_replica(fault)
+        process.kill()
+        self._done(fault, f"kill -9 of replica {process.pid}")
 
     def _stop_replica(self, fault: Fault) -> None:
-        pid = self._pick_replica(fault)
-        if pid is None:
-            return
-        process = psutil.Process(pid)
-        self._stopped.add(pid)
+        process = self._await_replica(fault)
+        self._stopped.add(process.pid)
         try:
             process.suspend()
-            self._done(fault, f"replica {pid} stopped for {self._stopped_s:.0f} s")
+            self._done(fault, f"replica {process.pid} stopped for {self._stopped_s:.0f} s")
             self._over.wait(self._stopped_s)
         finally:
             if process.is_running():
                 process.resume()
-            self._stopped.discard(pid)
+            self._stopped.discard(process.pid)
 
     def _restart(self, fault: Fault, server: Server, down_s: float) -> None:
         server.kill()
@@ -155,14 +151,33 @@ class Faults:
             self._network.plug(host)
             self._timeline.note(fault.kind, f"cable of {name} plugged in again")
 
-    def _pick_replica(self, fault: Fault) -> int | None:
-        pids = sorted(
-            one["pid"]
-            for one in replicas(self._session)
-            if one["state"] == "RUNNING" and one.get("pid") and one["pid"] not in self._stopped
-        )
-        return pids[int(fault.pick * len(pids))] if pids else None
+    def _await_replica(self, fault: Fault) -> psutil.Process:
+        """The one that the fault picks.
+
+        Raises: RuntimeError where none runs for a while, or the run is over.
+        """
+        why, until = "no replica runs", time.monotonic() + VICTIM_S
+        while True:
+            try:
+                if running := self._running():
+                    return running[int(fault.pick * len(running))]
+            except Exception as error:  # Serve itself may be what the fault before took
+                why = f"Serve does not tell its replicas: {type(error).__name__}: {error}"
+            if time.monotonic() > until or self._over.wait(0.5):
+                raise RuntimeError(why)
+
+    def _running(self) -> list[psutil.Process]:
+        """Serve calls a replica running until it misses it: ones that this run has killed are asked for themselves."""
+        pids = sorted(one["pid"] for one in replicas(self._session) if one["state"] == "RUNNING" and one.get("pid"))
+        return [psutil.Process(pid) for pid in pids if pid not in self._stopped and _lives(pid)]
 
     def _done(self, fault: Fault, what: str) -> None:
         self._timeline.counts[fault.kind] += 1
         self._timeline.note(fault.kind, what)
+
+
+def _lives(pid: int) -> bool:
+    try:
+        return psutil.Process(pid).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -2,18 +2,23 @@
 
 import itertools
 import json
+import subprocess
+import time
 from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
 from PIL import Image
 
+import jobs.chaos.faults
 from jobs.audit.report import TROUBLES, Audit, PartitionCount
 from jobs.chaos.camera import CAMERAS, due_s, send_all
-from jobs.chaos.faults import Timeline
-from jobs.chaos.plan import INTERVALS_S, plan
+from jobs.chaos.faults import Faults, Timeline
+from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.run import ChaosRun, figures
 from jobs.chaos.samples import Sample, draw, longest_standstill_s, memory, most_behind
 from jobs.cli import main
@@ -97,6 +102,67 @@ def test_a_standstill_is_when_images_wait_and_none_is_committed() -> None:
     assert longest_standstill_s([]) == 0.0
     assert most_behind([*moving, *still, *after]) == 60
     assert most_behind([]) == 0
+
+
+@pytest.fixture
+def sleepers() -> Iterator[list[subprocess.Popen[bytes]]]:
+    processes = [subprocess.Popen(["sleep", "100"]) for _ in range(3)]
+    yield processes
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def of_replicas(timeline: Timeline, session_timeout_s: float) -> Faults:
+    """For faults that touch no server, node or cable."""
+    nothing: Any = None
+    return Faults(nothing, nothing, nothing, None, timeline, session_timeout_s)
+
+
+@pytest.mark.parametrize("kind", ["replica", "stopped"])
+@pytest.mark.parametrize("pick", [0.0, 0.5, 0.99])
+def test_a_fault_takes_one_that_lives_of_those_that_serve_calls_running(
+    kind: Kind,
+    pick: float,
+    sleepers: list["subprocess.Popen[bytes]"],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    eventually: Callable[..., None],
+) -> None:
+    """Where the dead one was picked, the fault was left out, and a run said that it had survived it."""
+    gone, zombie, living = sleepers
+    gone.kill()
+    gone.wait()
+    zombie.kill()
+    waited = [[], [{"pid": one.pid, "state": "RUNNING"} for one in sleepers]]
+    monkeypatch.setattr(jobs.chaos.faults, "replicas", lambda _: waited.pop(0) if len(waited) > 1 else waited[0])
+    timeline = Timeline(tmp_path / "timeline.jsonl", lambda _: None)
+    faults = of_replicas(timeline, session_timeout_s=-1.5)
+    faults.run([[Fault(0.0, kind, pick)]], time.monotonic())
+    eventually(lambda: timeline.counts[kind])
+    faults.end()
+    assert str(living.pid) in (tmp_path / "timeline.jsonl").read_text()
+    assert (living.wait(10) == -9) if kind == "replica" else living.poll() is None
+
+
+def test_a_fault_that_found_nobody_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, eventually: Callable[..., None]
+) -> None:
+    def broken(_: object) -> list[object]:
+        raise OSError("no controller")
+
+    for found, why in ((lambda _: [], "no replica runs"), (broken, "OSError: no controller")):
+        monkeypatch.setattr(jobs.chaos.faults, "replicas", found)
+        monkeypatch.setattr(jobs.chaos.faults, "VICTIM_S", 0.1)
+        timeline = Timeline(tmp_path / "timeline.jsonl", lambda _: None)
+        of_replicas(timeline, session_timeout_s=6.0).run([[Fault(0.0, "stopped", 0.0)]], time.monotonic())
+        eventually(lambda why=why: why in timeline_text(tmp_path))
+        assert timeline.counts["stopped"] == 0
+
+
+def timeline_text(folder: Path) -> str:
+    path = folder / "timeline.jsonl"
+    return path.read_text() if path.exists() else ""
 
 
 def test_the_figures_become_a_picture(tmp_path: Path) -> None:
