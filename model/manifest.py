@@ -19,12 +19,13 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
+from model.evidence.evidence import Evidence
 from model.images.frames import Frame, ImageLimits, Resize, read_frame
 from model.images.ignored import Cover, IgnoredArea
 from model.images.reading import AS_THE_FILE_SAYS, Reading
 from model.measures.proportions import percent, percent_interval
 from model.measures.splits import HELD_OUT_FRACTION
-from model.network.student import Method, Student
+from model.network.student import Method, Statistics, Student
 from model.teachers import teacher_spec
 
 INT8_PREFIX = "int8."
@@ -153,7 +154,8 @@ class Quantisation(_Record):
 class Manifest(_Record):
     """Everything about a model but its tensors. version is empty until the bundle is stamped.
 
-    ignore: what of its images doesn't count; None, or not stated, where all does.
+    ignore: what of its images doesn't count; None, or not stated, where all does. evidence: what its statistics are
+    judged by; None: a student alone, as versions were before.
     """
 
     schema_version: Literal[1] = 1
@@ -168,6 +170,7 @@ class Manifest(_Record):
     preprocessing: Preprocessing
     ignore: IgnoredArea | None = None
     calibration: Calibration
+    evidence: Evidence | None = None
     quantisation: Quantisation | None = None
     training: Training
     metrics: dict[str, float] = {}
@@ -185,6 +188,13 @@ class Manifest(_Record):
     def cover(self) -> Cover | None:
         """The ignored area as it lies on the model's frames and maps; computed anew at each call."""
         return self.ignore.cover(self.preprocessing.size, self.preprocessing.tiles) if self.ignore else None
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """What the version knows of good features."""
+        if self.evidence is None:
+            return None
+        return "pooled" if self.preprocessing.tiles else "places"
 
     @property
     def teacher_key(self) -> TeacherKey:
@@ -251,7 +261,10 @@ class ModelBundle:
         where = f"{self.manifest.product}/{self.manifest.version}"
         try:
             student = Student(
-                teacher_spec(self.manifest.backbone.name), self.manifest.method, self.manifest.preprocessing.size
+                teacher_spec(self.manifest.backbone.name),
+                self.manifest.method,
+                self.manifest.preprocessing.size,
+                statistics=self.manifest.statistics,
             )
             tensors = load_tensors(self.weights)
             student.load_state_dict({name: t for name, t in tensors.items() if not name.startswith(INT8_PREFIX)})

@@ -244,7 +244,7 @@ def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: On
     calibration = calibrate(held_out.max(axis=(1, 2)), held_out, options.target_false_reject_rate)
     frames = images.test
     return _Judged(
-        [scored(map_HW, calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)], seconds
+        [scored(map_HW[None], calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)], seconds
     )
 
 
@@ -254,7 +254,7 @@ def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, float | Non
     masks = [mask for _, mask in pairs]
     if not any(mask.any() for mask in masks):
         return {"pixel_auroc": None, "aupro": None, "aupro_05": None, "aupimo": None}
-    maps = [upsample(one.anomaly_map, one.height, one.width) for one, _ in pairs]
+    maps = [upsample(one.place_map, one.height, one.width) for one, _ in pairs]
     return {
         "pixel_auroc": pixel_auroc(maps, masks),
         "aupro": aupro(maps, masks, 0.3),

@@ -42,8 +42,8 @@ class Backend(Protocol):
         """One pass of the teacher over frames of models whose teacher_key is the manifest's."""
         ...
 
-    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
-        """Raw smoothed anomaly maps, float32 [B, S / 4, S / 4]; students[i] sees row i of the batch."""
+    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> list[np.ndarray]:
+        """Raw maps of each row, float32 [K, S / 4, S / 4] (Student.anomaly_maps); students[i] sees row i."""
         ...
 
 
@@ -90,7 +90,7 @@ class TorchBackend:
             return self._teacher(manifest.backbone.name)(batch_B3SS)
 
     @torch.inference_mode()
-    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
+    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> list[np.ndarray]:
         assert isinstance(features, list)
         rows_of: dict[LoadedStudent, list[int]] = {}
         for row, student in enumerate(students):
@@ -103,7 +103,7 @@ class TorchBackend:
             found = student.module.anomaly_maps(levels, precision=self._precision)
             for row, map_HW in zip(rows, found.cpu().numpy(), strict=True):
                 maps[row] = map_HW
-        return np.stack(maps)
+        return maps
 
     def _teacher(self, name: str) -> Teacher:
         if name not in self._teachers:

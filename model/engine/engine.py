@@ -127,9 +127,11 @@ class Engine:
         results = []
         for frame, key, own_maps in zip(frames, keys, maps, strict=True):
             manifest, cover = residents[key].manifest, residents[key].cover
-            image_map = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
+            image_maps = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
             ignored = cover.mask_HW if cover else None
-            results.append(scored(image_map, manifest.calibration, frame.width, frame.height, ignored))
+            results.append(
+                scored(image_maps, manifest.calibration, frame.width, frame.height, ignored, manifest.evidence)
+            )
         return results
 
     def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
@@ -144,8 +146,8 @@ class Engine:
                 start += len(chunk)
                 yield chunk
 
-    def _maps(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> np.ndarray:
-        """One pass of the teacher, then each product's student on its own rows: [B, S / 4, S / 4]."""
+    def _maps(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> list[np.ndarray]:
+        """One pass of the teacher, then each product's student on its own rows: of each [K, S / 4, S / 4]."""
         shared = residents[0].manifest
         try:
             with self._device_lock:
@@ -158,9 +160,7 @@ class Engine:
             self._batch_size = min(self._batch_size, half)
             log.warning("a batch of %d images does not fit into memory; from now on it is %d", len(frames), half)
         # Outside of the handler: the traceback would keep the failed pass's tensors alive.
-        return np.concatenate(
-            [self._maps(frames[:half], residents[:half]), self._maps(frames[half:], residents[half:])]
-        )
+        return self._maps(frames[:half], residents[:half]) + self._maps(frames[half:], residents[half:])
 
     def _resident(self, key: str) -> _Resident:
         resident = self._find(key)

@@ -73,15 +73,16 @@ class OpenVINOBackend:
         teacher = self._teacher(manifest, streams=1 if len(frames) == 1 else self._threads)
         return self._each(lambda frame: teacher([frame.pixels[None]]), frames)
 
-    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> np.ndarray:
+    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> list[np.ndarray]:
         assert isinstance(features, list)
 
         def one(row: int) -> np.ndarray:
             student = students[row]
             assert isinstance(student, OpenVINOStudent)
-            return student.graph(features[row])[0]
+            maps_KHW: np.ndarray = student.graph(features[row])[0][0]
+            return maps_KHW
 
-        return np.concatenate(self._each(one, range(len(students))))
+        return self._each(one, range(len(students)))
 
     def _each(self, act: Callable[[Any], Any], rows: Sequence[Any]) -> list[Any]:
         if len(rows) == 1 or self._threads == 1:

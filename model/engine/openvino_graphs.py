@@ -58,14 +58,14 @@ def teacher_graph(backbone: str, weights_sha256: str, preprocessing: Preprocessi
 
 
 def student_graph(student: Student, backbone: str) -> openvino.Model:
-    """Levels [1, H_l, W_l, C_l] -> smoothed maps [1, S / 4, S / 4], of a student in serving form."""
+    """All levels [1, H_l, W_l, C_l] -> maps [1, K, S / 4, S / 4], of a student in serving form."""
     spec = teacher_spec(backbone)
     names, weights = zip(*_state(student), strict=True)
 
     def convert() -> openvino.Model:
         levels = [
             torch.ones((1, student.size // stride, student.size // stride, width))
-            for width, stride in zip(spec.widths, spec.strides, strict=True)
+            for width, stride in zip(spec.all_widths, spec.all_strides, strict=True)
         ]
         return converted(_FromWeights(student, names, len(levels)), (*levels, *weights))
 
@@ -78,7 +78,7 @@ def plain_student_graph(student: Student, backbone: str) -> openvino.Model:
     spec = teacher_spec(backbone)
     levels = tuple(
         torch.ones((1, student.size // stride, student.size // stride, width))
-        for width, stride in zip(spec.widths, spec.strides, strict=True)
+        for width, stride in zip(spec.all_widths, spec.all_strides, strict=True)
     )
     return converted(_FromLevels(student), levels)
 

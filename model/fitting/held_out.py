@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 
 from model.errors import FitError
-from model.maps.anomaly_map import anomaly_maps, image_scores
+from model.maps.anomaly_map import anomaly_maps
 from model.maps.spread import divisors, level_importance, place_shares
 from model.network.losses import error_maps
-from model.network.student import Student
+from model.network.student import Student, with_statistics
 
 Batches = Iterable[Sequence[torch.Tensor]]
 """The teacher's levels of images, [B, C_l, H_l, W_l], batch by batch."""
@@ -21,7 +21,7 @@ Batches = Iterable[Sequence[torch.Tensor]]
 
 @dataclass(frozen=True, eq=False)
 class HeldOutFindings:
-    """divisors: per level [H_l, W_l] (model/maps/spread.py); scores: [N] and maps: [N, S / 4, S / 4], raw.
+    """divisors: per level [H_l, W_l] (model/maps/spread.py); maps: raw, [N, K, S / 4, S / 4] (Student.anomaly_maps).
 
     explained_variance: per level, 1 = rebuilt perfectly, 0 = no better than the mean.
     level_importance: weights of the levels in the map. level_weights: see AsymptoticFusion.mean_level_weights.
@@ -31,7 +31,6 @@ class HeldOutFindings:
     explained_variance: tuple[float, ...]
     level_importance: tuple[float, ...]
     level_weights: dict[str, list[float]]
-    scores: np.ndarray
     maps: np.ndarray
 
 
@@ -53,10 +52,13 @@ def examine(
     counts = _Counts(counted, mean_errors)
     places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(counts.evened(mean_errors))
     errors: list[list[torch.Tensor]] = []
+    of_statistics: list[torch.Tensor] = []
     variances = [_ExplainedVariance() for _ in places]
     of_fusions: dict[str, list[list[float]]] = {}
     for levels in held_out:
         targets = student.targets(levels)
+        if student.statistics is not None:
+            of_statistics.append(student.statistics(student.targets.all(levels)))
         rebuilt = student(targets)
         wanted = student.wanted(targets)
         errors.append(error_maps(student.recipe, wanted, rebuilt))
@@ -80,8 +82,7 @@ def examine(
         explained_variance=explained,
         level_importance=importance,
         level_weights={name: [round(float(w), 4) for w in np.mean(rows, axis=0)] for name, rows in of_fusions.items()},
-        scores=image_scores(maps_BHW).cpu().numpy(),
-        maps=maps_BHW.cpu().numpy(),
+        maps=with_statistics(maps_BHW, torch.cat(of_statistics) if of_statistics else None).cpu().numpy(),
     )
 
 

@@ -23,6 +23,9 @@ class FitOptions(Reading):
     method: Method = Field(
         "fusion", description="Asymptotic fusion, or a row of its ablation (model.network.student.Method)."
     )
+    evidence: Literal["statistics", "student"] = Field(
+        "statistics", description="What the image score comes from; student: its map alone, as in versions before."
+    )
     size: int = Field(256, ge=64, multiple_of=32, description="Side in pixels that images are resized to.")
     tiles: bool = Field(
         False, description="Score overlapping tiles of that side at full resolution: small defects on large images."

@@ -28,11 +28,12 @@ from model.engine.openvino_backend import Levels, OpenVINOBackend
 from model.engine.openvino_graphs import plain_student_graph, runtime, serialised, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import FitError
+from model.evidence.evidence import Evidence
 from model.images.frames import Frame
 from model.images.tiles import parts, whole
 from model.manifest import INT8_PREFIX, Manifest, ModelBundle, Quantisation
 from model.teachers import teacher_spec
-from model.verdict.calibration import calibrate
+from model.verdict.scored import calibrated, judged, peaks
 
 if TYPE_CHECKING:
     import openvino
@@ -52,7 +53,7 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
     manifest = bundle.manifest
     reference = OpenVINOBackend()
     loaded = reference.load(bundle)
-    before = _scores(_maps(reference, loaded, manifest, held_out))
+    before = _scores(_maps(reference, loaded, manifest, held_out), manifest.evidence)
 
     frames = [train[place] for place in np.unique(np.linspace(0, len(train) - 1, RANGE_IMAGES).astype(int))]
     graphs = {}
@@ -71,15 +72,15 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
     backend = OpenVINOBackend()
     loaded = backend.load(draft)
     maps = _maps(backend, loaded, draft.manifest, held_out)
-    scores = _scores(maps)
-    cover = manifest.cover()
-    counted = [cover.counted_values(map_HW) for map_HW in maps] if cover else maps
-    calibration = calibrate(scores, counted, manifest.calibration.target_false_reject_rate)
+    evidence = Evidence.learned(peaks(maps)) if manifest.evidence else None
+    scores = _scores(maps, evidence)
+    calibration = calibrated(maps, evidence, manifest.cover(), manifest.calibration.target_false_reject_rate)
     shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
     told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
     return ModelBundle(
-        draft.manifest.model_copy(update={"calibration": calibration, "quantisation": told}), draft.weights
+        draft.manifest.model_copy(update={"calibration": calibration, "evidence": evidence, "quantisation": told}),
+        draft.weights,
     )
 
 
@@ -95,8 +96,8 @@ def _maps(
     return [whole(maps(frame), frame, size, tiled, cover) for frame in frames]
 
 
-def _scores(maps: Sequence[np.ndarray]) -> np.ndarray:
-    return np.array([map_HW.max() for map_HW in maps])
+def _scores(maps: Sequence[np.ndarray], evidence: Evidence | None) -> np.ndarray:
+    return np.array([judged(maps_KHW, evidence)[1] for maps_KHW in maps])
 
 
 def _with_graphs(bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], images: int) -> ModelBundle:

@@ -23,6 +23,7 @@ import torch
 
 from model.engine.serving_form import serving_form
 from model.errors import FitError
+from model.evidence.evidence import Evidence
 from model.fitting.checkpoint import Facts, restore_checkpoint, save_checkpoint
 from model.fitting.corruption import corrupted
 from model.fitting.feature_cache import FeatureCache
@@ -32,10 +33,11 @@ from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
 from model.images.tiles import counted_parts, parts, training_tiles, whole_maps
 from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
-from model.network.student import Student
+from model.network.student import Statistics, Student
 from model.teachers import load_teacher
 from model.teachers.teacher import Recipe
-from model.verdict.calibration import LEAST_HELD_OUT, calibrate
+from model.verdict.calibration import LEAST_HELD_OUT
+from model.verdict.scored import calibrated, peaks
 
 Phase = Literal["features", "training", "calibration", "quantisation"]
 
@@ -96,7 +98,10 @@ class Fit:
             torch.manual_seed(options.seed)
             self._teacher = load_teacher(options.backbone, self.device)
             self._spec = self._teacher.spec
-            self._student = Student(self._spec, options.method, options.size).to(self.device)
+            statistics: Statistics | None = None
+            if options.evidence == "statistics":
+                statistics = "pooled" if options.tiles else "places"
+            self._student = Student(self._spec, options.method, options.size, statistics=statistics).to(self.device)
         self._optimiser = _optimiser(self._student)
         self._precision = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
         self._train_digest = _digest(self._train)
@@ -238,6 +243,8 @@ class Fit:
     def _bundle(self, cache: FeatureCache, report: Callable[[StepReport], None], started: float) -> ModelBundle:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
         options, spec = self.options, self._spec
+        if self._student.statistics is not None:
+            self._student.statistics.fit(lambda: map(self._student.targets.all, self._good(cache)))
         served = serving_form(self._student)
         held_out = self._teacher_levels(self._held_out_pieces())
         counted = counted_parts(self._cover, options.size, options.tiles) if self._cover else None
@@ -246,9 +253,8 @@ class Fit:
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
         maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles, self._cover))
-        if self._cover:
-            maps = [self._cover.counted_values(map_HW) for map_HW in maps]
-        calibration = calibrate([values.max() for values in maps], maps, options.target_false_reject_rate)
+        evidence = Evidence.learned(peaks(maps)) if self._student.statistics is not None else None
+        calibration = calibrated(maps, evidence, self._cover, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
         self._seconds += time.monotonic() - started
@@ -267,6 +273,7 @@ class Fit:
             ),
             ignore=self._ignore,
             calibration=calibration,
+            evidence=evidence,
             training=Training(
                 steps=self._step,
                 batch=options.batch,

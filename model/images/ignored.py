@@ -166,11 +166,11 @@ class Cover:
 
     def counted_values(self, map_HW: np.ndarray) -> np.ndarray:
         """An image's map without the ignored cells, [N]."""
-        values: np.ndarray = map_HW[self.counted]
+        values: np.ndarray = map_HW[..., self.counted]
         return values
 
     def cut_out(self, map_HW: np.ndarray) -> np.ndarray:
-        """An image's map with the ignored cells at 0."""
+        """An image's map, or maps, with the ignored cells at 0."""
         return np.where(self.counted, map_HW, np.zeros((), map_HW.dtype))
 
 

@@ -49,7 +49,7 @@ def tiles(frame: Frame, side: int) -> list[Frame]:
 
 
 def blended(maps: Sequence[np.ndarray], height: int, width: int, side: int) -> np.ndarray:
-    """The maps [side / 4, side / 4] of an image's tiles -> its map, float32 [ceil(H / 4), ceil(W / 4)].
+    """The maps [..., side / 4, side / 4] of an image's tiles -> its map, float32 [..., ceil(H / 4), ceil(W / 4)].
 
     height, width: of the image. A tile's weight falls linearly from its middle towards its edges, never to zero; the
     weights at a cell sum to 1.
@@ -58,14 +58,14 @@ def blended(maps: Sequence[np.ndarray], height: int, width: int, side: int) -> n
     cells = side // MAP_STRIDE
     slope = 1 - np.abs((np.arange(cells) + 0.5) / cells * 2 - 1)
     weight_CC = np.outer(slope, slope).astype(np.float32)
-    total = np.zeros((rows // MAP_STRIDE, columns // MAP_STRIDE), dtype=np.float32)
-    weights = np.zeros_like(total)
+    weights = np.zeros((rows // MAP_STRIDE, columns // MAP_STRIDE), dtype=np.float32)
+    total = np.zeros((*maps[0].shape[:-2], *weights.shape), dtype=np.float32)
     places = [(top, left) for top in tile_starts(rows, side) for left in tile_starts(columns, side)]
     for (top, left), map_CC in zip(places, maps, strict=True):
         at = np.s_[top // MAP_STRIDE : top // MAP_STRIDE + cells, left // MAP_STRIDE : left // MAP_STRIDE + cells]
-        total[at] += weight_CC * map_CC
+        total[..., *at] += weight_CC * map_CC
         weights[at] += weight_CC
-    image: np.ndarray = (total / weights)[: math.ceil(height / MAP_STRIDE), : math.ceil(width / MAP_STRIDE)]
+    image: np.ndarray = (total / weights)[..., : math.ceil(height / MAP_STRIDE), : math.ceil(width / MAP_STRIDE)]
     return image
 
 

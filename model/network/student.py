@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from model.blocks import computing_in, in_channels_last
+from model.evidence.statistics import PlaceStatistics
 from model.maps.anomaly_map import anomaly_maps
 from model.network.decoder import ReverseDecoder
 from model.network.embedding import OneClassEmbedding
@@ -18,6 +19,7 @@ from model.network.losses import distillation_loss, error_maps
 from model.network.targets import Targets
 from model.teachers import TeacherSpec
 
+_TINY = 1e-12
 Method = Literal[
     "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
     "fused_targets", "straight", "no_dropout",
@@ -38,6 +40,9 @@ _FUSIONS: dict[Method, FusionShape] = {
     "straight": FusionShape(),
     "no_dropout": FusionShape(dropout=0.0),
 }
+
+
+Statistics = Literal["places", "pooled"]
 
 
 @dataclass(frozen=True)
@@ -81,13 +86,19 @@ def _parameters(module: nn.Module) -> int:
 class Student(nn.Module):
     """Rebuilds the teacher's levels through a bottleneck; where it fails, the part is not like the good ones."""
 
-    def __init__(self, spec: TeacherSpec, method: Method = "fusion", size: int = 256) -> None:
-        """size: side of the images in pixels, a multiple of the deepest stride."""
+    def __init__(
+        self, spec: TeacherSpec, method: Method = "fusion", size: int = 256, *, statistics: Statistics | None = None
+    ) -> None:
+        """size: side of the images in pixels, a multiple of the deepest stride.
+
+        statistics: what is known of good features, "pooled" where images are tiles; None: a student alone.
+        """
         super().__init__()
         self.size = size
         shape = student_shape(spec) if method != "wide" else wide_shape(spec)
         self.recipe = spec.recipe
-        self.targets = Targets(spec)
+        self.targets = Targets(spec, more=statistics is not None)
+        self.statistics = PlaceStatistics(spec, size, tiled=statistics == "pooled") if statistics else None
         fusion = _FUSIONS.get(method)
         fused_widths = reduced_widths(spec.widths)
         self.fusion = AsymptoticFusion(spec.widths, spec.strides, fusion) if fusion else None
@@ -160,7 +171,9 @@ class Student(nn.Module):
         self, teacher_levels: Sequence[torch.Tensor], *, precision: torch.dtype = torch.float32
     ) -> list[torch.Tensor]:
         """Distance at each position of each level, float32 [B, H_l, W_l]. precision: see loss."""
-        targets = self.targets(teacher_levels)
+        return self._errors(self.targets(teacher_levels), precision)
+
+    def _errors(self, targets: Sequence[torch.Tensor], precision: torch.dtype) -> list[torch.Tensor]:
         with computing_in(precision, targets[0].device):
             rebuilt = self(targets)
         return error_maps(self.recipe, self.wanted(targets), [level.float() for level in rebuilt])
@@ -173,6 +186,20 @@ class Student(nn.Module):
     def anomaly_maps(
         self, teacher_levels: Sequence[torch.Tensor], *, precision: torch.dtype = torch.float32
     ) -> torch.Tensor:
-        """Smoothed maps [B, S / 4, S / 4]. precision: see loss."""
-        errors = self.level_errors(teacher_levels, precision=precision)
-        return anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)
+        """Smoothed maps [B, K, S / 4, S / 4]: the map alone, or with statistics the map, fine and deep.
+
+        precision: see loss. The map is the geometric mean of the student's and the fine one: a place counts where both
+        are surprised.
+        """
+        targets = self.targets.all(teacher_levels)
+        errors = self._errors(targets[: self.targets.levels], precision)
+        maps_BHW = anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)
+        return with_statistics(maps_BHW, self.statistics(targets) if self.statistics else None)
+
+
+def with_statistics(maps_BHW: torch.Tensor, found_B2HW: torch.Tensor | None) -> torch.Tensor:
+    """A student's maps, and the statistics' fine and deep ones -> all that is said of the images, see anomaly_maps."""
+    if found_B2HW is None:
+        return maps_BHW[:, None]
+    map_BHW = (maps_BHW * found_B2HW[:, 0].clamp_min(_TINY)).sqrt()
+    return torch.cat([map_BHW[:, None], found_B2HW], dim=1)

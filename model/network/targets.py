@@ -18,14 +18,18 @@ _TINY = 1e-6
 
 
 class Targets(nn.Module):
-    """Teacher levels -> targets, both [B, C_l, H_l, W_l]. Its statistics are buffers and travel with the student."""
+    """Teacher levels -> targets, both [B, C_l, H_l, W_l]. Its statistics are buffers and travel with the student.
 
-    def __init__(self, spec: TeacherSpec) -> None:
+    more: prepare the levels that statistics alone read, too; a version from before has none.
+    """
+
+    def __init__(self, spec: TeacherSpec, *, more: bool = False) -> None:
         super().__init__()
         self.standardised = spec.recipe == "standardised"
         self.levels = len(spec.widths)
+        self._all = len(spec.all_widths) if more else self.levels
         if self.standardised:
-            for level, width in enumerate(spec.widths):
+            for level, width in enumerate(spec.all_widths[: self._all]):
                 self.register_buffer(f"mean_{level}", torch.zeros(width))
                 self.register_buffer(f"inverse_deviation_{level}", torch.ones(width))
 
@@ -33,9 +37,9 @@ class Targets(nn.Module):
         """Take the channel statistics from teacher levels of good images. Sums are kept in float64."""
         if not self.standardised:
             return
-        moments = [_Moments() for _ in range(self.levels)]
+        moments = [_Moments() for _ in range(self._all)]
         for levels in batches:
-            for moment, x_BCHW in zip(moments, levels, strict=True):
+            for moment, x_BCHW in zip(moments, levels[: self._all], strict=True):
                 moment.add(_unit_length(x_BCHW.float()))
         for level, moment in enumerate(moments):
             mean, deviation = moment.mean_and_deviation()
@@ -43,6 +47,14 @@ class Targets(nn.Module):
             self.get_buffer(f"inverse_deviation_{level}").copy_(1 / deviation.clamp_min(_TINY))
 
     def forward(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Of the levels that a student rebuilds."""
+        return self._prepared(levels[: self.levels])
+
+    def all(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Of all levels; those for statistics come last."""
+        return self._prepared(levels[: self._all])
+
+    def _prepared(self, levels: Sequence[torch.Tensor]) -> list[torch.Tensor]:
         if not self.standardised:
             return [x_BCHW.float() for x_BCHW in levels]
         return [self._standardise(level, x_BCHW.float()) for level, x_BCHW in enumerate(levels)]

@@ -3,7 +3,8 @@
 EfficientNet (Tan and Le, ICML 2019) is Lite0 scaled in width and depth (section 3.3); the Lite variants have no
 squeeze-excitation, ReLU6 for swish, and a stem and a first stage that are never scaled. Taps are outputs of blocks,
 where the activations are linear and signed. What follows the deepest tap is not built, and BatchNorm is folded into the
-convolutions. Padding is TensorFlow's "SAME", uneven for stride 2, as the weights were trained.
+convolutions. As the weights were trained, padding is TensorFlow's "SAME", uneven for stride 2, and pixels are
+(x - 127) / 128, not ImageNet's mean and deviation (TensorFlow's models/official, efficientnet/lite).
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from model.blocks import in_channels_last
-from model.images.frames import IMAGENET_MEAN, IMAGENET_STD
 from model.teachers.teacher import TeacherSpec, batch_norm_affine, folded
 from model.teachers.weights import LoadedWeights, WeightsSource, take
 
 _BATCH_NORM_EPS = 1e-3
 _STEM_WIDTH, _STEM_STRIDE = 32, 2
+_MEAN, _STD = (127 / 255,) * 3, (128 / 255,) * 3
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,16 @@ _STAGES = (
 
 @dataclass(frozen=True)
 class LiteShape:
-    """width, depth: the factors by which Lite0 is scaled. taps: the blocks that are read, counted from 0."""
+    """width, depth: the factors by which Lite0 is scaled.
+
+    taps: the blocks that a student rebuilds, counted from 0; between: one before the second of them that statistics
+    read too.
+    """
 
     width: float
     depth: float
     taps: tuple[int, int, int]
+    between: int
 
     def blocks(self) -> list[_Block]:
         """Every block up to the deepest tap."""
@@ -76,15 +82,19 @@ class LiteShape:
     def spec(self, name: str) -> TeacherSpec:
         """The teacher's declaration; widths and strides follow from the taps."""
         blocks = self.blocks()
-        strides = [_STEM_STRIDE * math.prod(block.stride for block in blocks[: tap + 1]) for tap in self.taps]
+        read = (*self.taps, self.between)
+        strides = [_STEM_STRIDE * math.prod(block.stride for block in blocks[: tap + 1]) for tap in read]
         first, second, third = self.taps
         return TeacherSpec(
             name,
             widths=(blocks[first].width, blocks[second].width, blocks[third].width),
             strides=(strides[0], strides[1], strides[2]),
             recipe="standardised",
-            mean=IMAGENET_MEAN,
-            std=IMAGENET_STD,
+            mean=_MEAN,
+            std=_STD,
+            more_widths=(blocks[self.between].width,),
+            more_strides=(strides[3],),
+            fine=(0, 3, 1),
         )
 
 
@@ -95,9 +105,10 @@ def _multiple_of_eight(width: float) -> int:
 
 
 # Taps: the last block of the stages that end at strides 8 and 16, and the last before the stage of 320 channels.
-LITE0_SHAPE = LiteShape(width=1.0, depth=1.0, taps=(4, 10, 14))  # 40, 112 and 192 channels
-LITE1_SHAPE = LiteShape(width=1.0, depth=1.1, taps=(6, 14, 19))  # 40, 112 and 192 channels
-LITE2_SHAPE = LiteShape(width=1.1, depth=1.2, taps=(6, 14, 19))  # 48, 120 and 208 channels
+# Between: the last block of the first stage at stride 16.
+LITE0_SHAPE = LiteShape(width=1.0, depth=1.0, taps=(4, 10, 14), between=7)  # 40, 112, 192 channels, and 80
+LITE1_SHAPE = LiteShape(width=1.0, depth=1.1, taps=(6, 14, 19), between=10)  # 40, 112, 192 channels, and 80
+LITE2_SHAPE = LiteShape(width=1.1, depth=1.2, taps=(6, 14, 19), between=10)  # 48, 120, 208 channels, and 88
 
 LITE0 = LITE0_SHAPE.spec("efficientnet_lite0")
 LITE1 = LITE1_SHAPE.spec("efficientnet_lite1")
@@ -121,13 +132,13 @@ LITE2_WEIGHTS = WeightsSource(
 
 
 class EfficientNetLite(nn.Module):
-    """Images [B, 3, S, S] -> the taps [B, C_l, S / stride_l, S / stride_l], widths and strides as the spec declares."""
+    """Images [B, 3, S, S] -> taps [B, C_l, S / stride_l, S / stride_l]: the student's three, then the one between."""
 
     def __init__(self, spec: TeacherSpec, shape: LiteShape, weights: LoadedWeights) -> None:
         super().__init__()
         self.spec = spec
         self.weights_sha256 = weights.sha256
-        self.taps = shape.taps
+        self.taps = (*shape.taps, shape.between)
         self.stem = _same_conv(3, _STEM_WIDTH, 3, _STEM_STRIDE)
         _load(self.stem, weights.tensors, "_conv_stem", "_bn0")
         self.blocks = nn.ModuleList(_InvertedResidual(block) for block in shape.blocks())
@@ -140,12 +151,11 @@ class EfficientNetLite(nn.Module):
 
     def forward(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
         x_BCHW = F.relu6(self.stem(images_BCHW))
-        levels = []
-        for index, block in enumerate(self.blocks):
+        outputs = []
+        for block in self.blocks:
             x_BCHW = block(x_BCHW)
-            if index in self.taps:
-                levels.append(x_BCHW)
-        return levels
+            outputs.append(x_BCHW)
+        return [outputs[tap] for tap in self.taps]
 
 
 class _InvertedResidual(nn.Module):

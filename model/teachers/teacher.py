@@ -17,7 +17,9 @@ Recipe = Literal["standardised", "cosine"]
 class TeacherSpec:
     """What the rest of the detector must know about a teacher.
 
-    widths: channels of the three levels; strides: image pixels per position of each level.
+    widths: channels of the three levels that a student rebuilds; strides: image pixels per position of each level.
+    more_widths, more_strides: of levels that follow these and that statistics alone read.
+    fine, deep: which of all levels the two gaussians of the evidence join (model/network/evidence.py).
     recipe: "standardised" = unit-length, standardised targets under squared error (taps that are linear and signed);
     "cosine" = raw targets under the whole-map cosine distance of RD4AD (taps behind a ReLU).
     int8: whether an int8 version quantises the teacher too. Not where bottlenecks are linear and depthwise: Lite0's
@@ -31,6 +33,20 @@ class TeacherSpec:
     int8: bool = False
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
+    more_widths: tuple[int, ...] = ()
+    more_strides: tuple[int, ...] = ()
+    fine: tuple[int, ...] = (0, 1)
+    deep: tuple[int, ...] = (1, 2)
+
+    @property
+    def all_widths(self) -> tuple[int, ...]:
+        """Channels of everything that the teacher returns."""
+        return (*self.widths, *self.more_widths)
+
+    @property
+    def all_strides(self) -> tuple[int, ...]:
+        """Image pixels per position of everything that the teacher returns."""
+        return (*self.strides, *self.more_strides)
 
 
 class Teacher(Protocol):
@@ -40,7 +56,7 @@ class Teacher(Protocol):
     weights_sha256: str
 
     def __call__(self, images_BCHW: torch.Tensor) -> list[torch.Tensor]:
-        """Normalised images [B, 3, S, S] -> three levels [B, C_l, S / stride_l, S / stride_l]."""
+        """Normalised images [B, 3, S, S] -> all levels, [B, C_l, S / stride_l, S / stride_l] of each."""
         ...
 
     def to(self, device: torch.device) -> Teacher:

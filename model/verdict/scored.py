@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
 
+from model.evidence.evidence import Evidence
+from model.images.ignored import Cover
 from model.manifest import Calibration
 from model.maps.resampling import Window, upsample
+from model.verdict.calibration import calibrate
+
+_TINY = 1e-12
 
 Verdict = Literal["OK", "NotOK", "NotDecidable"]
 """OPC 40001's words. NotDecidable: the score lies in the review band, a person decides."""
@@ -21,7 +27,8 @@ class Scored:
     score and threshold are raw; normalised_score, review_low, review_high, pixel_threshold and anomaly_map
     (float32 [S / 4, S / 4]) are divided by the threshold, so that 1.0 is the threshold. normalised_score is the
     maximum of anomaly_map. width, height: the original image's, in pixels. ignored: pixels of it
-    that don't count, bool [height, width]; none: all do.
+    that don't count, bool [height, width]; none: all do. place_map: what anomaly_map was before its maximum became
+    the score: where it compares between images, it says best where defects are.
     """
 
     score: float
@@ -34,6 +41,7 @@ class Scored:
     review_low: float
     review_high: float
     pixel_threshold: float
+    place_map: np.ndarray
     ignored: np.ndarray | None = None
 
 
@@ -54,10 +62,15 @@ def verdict_of(score: float, calibration: Calibration) -> Verdict:
 
 
 def scored(
-    map_HW: np.ndarray, calibration: Calibration, width: int, height: int, ignored: np.ndarray | None = None
+    maps_KHW: np.ndarray,
+    calibration: Calibration,
+    width: int,
+    height: int,
+    ignored: np.ndarray | None = None,
+    evidence: Evidence | None = None,
 ) -> Scored:
-    """Judge one image by its raw smoothed map, float32 [S / 4, S / 4], 0 where it is ignored."""
-    score = float(map_HW.max())
+    """Judge one image by its raw maps, float32 [K, S / 4, S / 4] (Student.anomaly_maps), 0 where it is ignored."""
+    map_HW, score = judged(maps_KHW, evidence)
     threshold = calibration.threshold
     return Scored(
         score=score,
@@ -70,5 +83,32 @@ def scored(
         review_low=calibration.review_low / threshold,
         review_high=calibration.review_high / threshold,
         pixel_threshold=calibration.pixel_threshold / threshold,
+        place_map=maps_KHW[0],
         ignored=ignored,
     )
+
+
+def judged(maps_KHW: np.ndarray, evidence: Evidence | None) -> tuple[np.ndarray, float]:
+    """An image's map, [S / 4, S / 4], whose maximum is the image score, and that score.
+
+    Without evidence the score is what the map says; with it the map is scaled, so that mask and verdict agree.
+    """
+    map_HW = maps_KHW[0]
+    if evidence is None:
+        return map_HW, float(map_HW.max())
+    score = evidence.score(peaks([maps_KHW])[0])
+    return map_HW * np.float32(score / max(float(map_HW.max()), _TINY)), score
+
+
+def peaks(maps: Sequence[np.ndarray]) -> np.ndarray:
+    """Of each image's statistics, float64 [N, K - 1]."""
+    return np.array([maps_KHW[1:].max(axis=(1, 2)) for maps_KHW in maps], dtype=np.float64)
+
+
+def calibrated(
+    maps: Sequence[np.ndarray], evidence: Evidence | None, cover: Cover | None, target_false_reject_rate: float
+) -> Calibration:
+    """Limits from the raw maps of held-out good images, each [K, S / 4, S / 4]. Raises FitError."""
+    results = [judged(maps_KHW, evidence) for maps_KHW in maps]
+    found = [cover.counted_values(map_HW) if cover else map_HW for map_HW, _ in results]
+    return calibrate([score for _, score in results], found, target_false_reject_rate)

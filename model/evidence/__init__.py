@@ -1,0 +1,1 @@
+"""How unlikely an image's features are, place by place, and the image score that follows from it."""

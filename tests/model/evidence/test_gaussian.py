@@ -1,0 +1,94 @@
+"""The gaussians of places against dense covariances, and where they must not mind what they are given."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from model.evidence.gaussian import _RIDGE, MOST_DIMENSIONS, OWN_SHARE, PlaceGaussian
+from model.evidence.statistics import PlaceStatistics
+from model.teachers import teacher_spec
+
+WIDTH, SIDE, IMAGES = 6, 3, 40
+
+
+def features(images: int, seed: int, width: int = WIDTH) -> torch.Tensor:
+    """Correlated, with another mean and another spread at each place."""
+    place = torch.Generator().manual_seed(0)
+    mixing = torch.randn(SIDE, SIDE, width, width, generator=place)
+    mean = torch.randn(SIDE, SIDE, width, generator=place)
+    noise = torch.randn(images, SIDE, SIDE, width, generator=torch.Generator().manual_seed(seed))
+    return (torch.einsum("nhwc,hwdc->nhwd", noise, mixing) + mean).permute(0, 3, 1, 2)
+
+
+def fitted(x: torch.Tensor, *, side: int | None = SIDE, directions: int = WIDTH) -> PlaceGaussian:
+    gaussian = PlaceGaussian(x.shape[1], side, directions)
+    gaussian.fit(lambda: x.split(7))
+    return gaussian
+
+
+def dense(good: torch.Tensor, seen: torch.Tensor) -> np.ndarray:
+    """Squared Mahalanobis distances under half own, half pooled covariance, over the width: [N, H, W]."""
+    x, y = (part.permute(2, 3, 0, 1).double().numpy().reshape(SIDE * SIDE, -1, WIDTH) for part in (good, seen))
+    off = x - x.mean(axis=1, keepdims=True)
+    own = np.einsum("pnc,pnd->pcd", off, off) / (x.shape[1] - 1)
+    pooled = own.mean(axis=0)
+    pooled = pooled + _RIDGE * pooled.diagonal().mean() * np.eye(WIDTH)
+    precision = np.linalg.inv(OWN_SHARE * own + (1 - OWN_SHARE) * pooled)
+    new = y - x.mean(axis=1, keepdims=True)
+    return np.einsum("pnc,pcd,pnd->np", new, precision, new).reshape(-1, SIDE, SIDE) / WIDTH
+
+
+def test_with_all_directions_it_is_the_mahalanobis_distance() -> None:
+    good, seen = features(IMAGES, 1), features(5, 2)
+    assert np.allclose(fitted(good)(seen).numpy(), dense(good, seen), rtol=1e-3)
+
+
+def test_with_some_directions_it_stays_near() -> None:
+    good, seen = features(IMAGES, 1), features(5, 2)
+    found = fitted(good, directions=2)(seen).numpy()
+    assert np.corrcoef(found.ravel(), dense(good, seen).ravel())[0, 1] > 0.95
+
+
+def test_good_images_are_near_one_and_others_far() -> None:
+    gaussian = fitted(features(200, 1))
+    assert float(gaussian(features(50, 2)).mean()) == pytest.approx(1.0, abs=0.4)
+    assert float(gaussian(features(50, 2) + 6).mean()) > 3
+
+
+def test_of_tiles_any_place_is_any_other() -> None:
+    gaussian = fitted(features(IMAGES, 1), side=None)
+    seen = features(2, 2)
+    assert torch.allclose(gaussian(seen.flip(2, 3)), gaussian(seen).flip(1, 2), rtol=1e-4)
+    assert gaussian.get_buffer("mean").shape == (1, WIDTH)
+    assert gaussian.get_buffer("directions").numel() == 0
+
+
+@pytest.mark.parametrize("images", [1, 2, 4])
+def test_few_images_or_equal_ones_give_finite_distances(images: int) -> None:
+    for good in (
+        features(images, 1),
+        features(1, 1).expand(images, -1, -1, -1),
+        torch.zeros(images, WIDTH, SIDE, SIDE),
+    ):
+        found = fitted(good)(features(3, 2))
+        assert torch.isfinite(found).all()
+        assert (found >= -1e-3).all()
+
+
+def test_wide_features_are_projected_and_alike_each_time() -> None:
+    good = features(20, 1, width=MOST_DIMENSIONS + 40)
+    one, other = fitted(good, directions=8), fitted(good, directions=8)
+    assert one.get_buffer("whitening").shape[:2] == (MOST_DIMENSIONS, MOST_DIMENSIONS + 40)
+    assert torch.equal(one(good), other(good))
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "resnet18"])
+@pytest.mark.parametrize("size", [64, 96, 256])
+def test_maps_have_the_detectors_resolution_for_every_teacher_and_size(name: str, size: int) -> None:
+    spec = teacher_spec(name)
+    levels = [torch.randn(3, w, size // s, size // s) for w, s in zip(spec.all_widths, spec.all_strides, strict=True)]
+    statistics = PlaceStatistics(spec, size, tiled=False)
+    statistics.fit(lambda: [levels])
+    assert statistics(levels).shape == (3, 2, size // 4, size // 4)
