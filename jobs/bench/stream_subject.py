@@ -56,7 +56,7 @@ class SimulatedDevice(Inspector):
     def score(self, frames: Sequence[Frame], keys: Sequence[str]) -> list[Scored]:  # noqa: ARG002
         if self._service_s:
             time.sleep(self._service_s * len(frames))
-        one = Scored(0.0, 0.0, 1.0, "OK", self._map_HW, 64, 64, 1.0, 1.0, 1.0, self._map_HW)
+        one = Scored(0.0, 0.0, 1.0, "OK", self._map_HW, 64, 64, 1.0, 1.0, 1.0)
         return [one] * len(frames)
 
     def cut(self, scored: Scored) -> Findings:

@@ -27,8 +27,7 @@ class Scored:
     score and threshold are raw; normalised_score, review_low, review_high, pixel_threshold and anomaly_map
     (float32 [S / 4, S / 4]) are divided by the threshold, so that 1.0 is the threshold. normalised_score is the
     maximum of anomaly_map. width, height: the original image's, in pixels. ignored: pixels of it
-    that don't count, bool [height, width]; none: all do. place_map: what anomaly_map was before its maximum became
-    the score: where it compares between images, it says best where defects are.
+    that don't count, bool [height, width]; none: all do. scaled_by: what made the maximum of anomaly_map the score.
     """
 
     score: float
@@ -41,8 +40,13 @@ class Scored:
     review_low: float
     review_high: float
     pixel_threshold: float
-    place_map: np.ndarray
     ignored: np.ndarray | None = None
+    scaled_by: float = 1.0
+
+    @property
+    def place_map(self) -> np.ndarray:
+        """The anomaly map before that, whose values compare best between images: for figures over many of them."""
+        return self.anomaly_map / np.float32(self.scaled_by)
 
 
 def anomaly_pixels(scored: Scored, window: Window | None = None) -> np.ndarray:
@@ -83,8 +87,8 @@ def scored(
         review_low=calibration.review_low / threshold,
         review_high=calibration.review_high / threshold,
         pixel_threshold=calibration.pixel_threshold / threshold,
-        place_map=maps_KHW[0],
         ignored=ignored,
+        scaled_by=score / max(float(maps_KHW[0].max()), _TINY),
     )
 
 

@@ -18,6 +18,7 @@ from model.engine.openvino_graphs import student_graph
 from model.engine.serving_form import serving_form
 from model.network.student import Student
 from model.teachers import teacher_spec
+from model.teachers.efficientnet_lite import LITE0
 from model.verdict.scored import Scored
 
 pytest.importorskip("openvino", reason="the package openvino is not installed")
@@ -70,7 +71,8 @@ def test_students_of_one_architecture_share_a_graph_and_keep_their_own_weights(
     spoiled.get_buffer("divisor_2").mul_(2)
     graph = Graph(backend._core, student_graph(spoiled, "efficientnet_lite0"), threads=1, streams=1)
     assert len(module._graphs) == converted
-    levels = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in ((40, 8), (112, 16), (192, 32))]
+    shapes = zip(LITE0.all_widths, LITE0.all_strides, strict=True)
+    levels = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in shapes]
     (maps,) = graph([level.permute(0, 2, 3, 1).contiguous().numpy() for level in levels])
     with torch.inference_mode():
         assert np.allclose(maps, spoiled.anomaly_maps(levels).numpy(), rtol=1e-4)
@@ -87,7 +89,7 @@ def test_the_published_recipe_has_a_graph_too(backbone: str) -> None:
     graph = Graph(runtime().Core(), student_graph(student, backbone), threads=1, streams=1)
     levels = [
         torch.randn(1, width, 64 // stride, 64 // stride)
-        for width, stride in zip(spec.widths, spec.strides, strict=True)
+        for width, stride in zip(spec.all_widths, spec.all_strides, strict=True)
     ]
     (maps,) = graph([level.permute(0, 2, 3, 1).contiguous().numpy() for level in levels])
     with torch.inference_mode():

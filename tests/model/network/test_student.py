@@ -123,7 +123,7 @@ def test_a_student_rebuilds_every_level(method: Method, spec: object) -> None:
     wanted = student.wanted(student.targets(x))
     assert [r.shape for r in student(student.targets(x))] == [t.shape for t in wanted]
     assert [t.shape for t in wanted] == [t.shape for t in x] or method == "fused_targets"
-    assert student.anomaly_maps(x).shape == (2, 16, 16)
+    assert student.anomaly_maps(x).shape == (2, 1, 16, 16)
 
 
 def test_fused_targets_are_rebuilt_and_do_not_follow_the_student() -> None:

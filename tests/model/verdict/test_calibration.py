@@ -176,7 +176,7 @@ def test_a_scored_image_is_normalised_by_the_threshold() -> None:
     limits = calibrated(good_scores(40))
     anomaly = np.zeros((8, 8), dtype=np.float32)
     anomaly[3, 4] = limits.threshold * 2
-    result = scored(anomaly, limits, width=100, height=50)
+    result = scored(anomaly[None], limits, width=100, height=50)
     assert result.normalised_score == pytest.approx(2.0)
     assert result.verdict == "NotOK"
     assert result.review_low < 1 < result.review_high

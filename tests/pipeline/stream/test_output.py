@@ -42,7 +42,7 @@ PLAIN = Settings.from_values({})
 def result(peak: float) -> Scored:
     anomaly = np.full((16, 16), 0.5, np.float32)
     anomaly[4:8, 4:8] = peak
-    return scored(anomaly, CALIBRATION, 160, 120)
+    return scored(anomaly[None], CALIBRATION, 160, 120)
 
 
 def inspected(peak: float = 3.0, key: bytes | None = b"/plant/cam1") -> Inspected:
