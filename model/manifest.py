@@ -23,6 +23,7 @@ from model.evidence.evidence import Evidence
 from model.images.frames import Frame, ImageLimits, Resize, read_frame
 from model.images.ignored import Cover, IgnoredArea
 from model.images.reading import AS_THE_FILE_SAYS, Reading
+from model.images.tolerance import Tolerance
 from model.measures.proportions import percent, percent_interval
 from model.measures.splits import HELD_OUT_FRACTION
 from model.network.student import Method, Statistics, Student
@@ -155,7 +156,7 @@ class Manifest(_Record):
     """Everything about a model but its tensors. version is empty until the bundle is stamped.
 
     ignore: what of its images doesn't count; None, or not stated, where all does. evidence: what its statistics are
-    judged by; None: a student alone, as versions were before.
+    judged by; None: a student alone, as versions were before. tolerance: what it was told to bear, None before that.
     """
 
     schema_version: Literal[1] = 1
@@ -171,6 +172,7 @@ class Manifest(_Record):
     ignore: IgnoredArea | None = None
     calibration: Calibration
     evidence: Evidence | None = None
+    tolerance: Tolerance | None = None
     quantisation: Quantisation | None = None
     training: Training
     metrics: dict[str, float] = {}

@@ -19,7 +19,7 @@ from model.network.student import Method as StudentMethod
 from model.network.student import Student
 from model.teachers import teacher_spec
 
-COMPARED = ("image_auroc", "pixel_auroc", "aupro")
+COMPARED = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "escape_rate")
 # Two-sided 95% quantiles of Student's t for 1 to 30 degrees of freedom; beyond, the normal's is close enough.
 _T95 = (
     12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131, 2.120,

@@ -17,9 +17,11 @@ import numpy as np
 import torch
 
 from jobs.benchmark.layouts import Category
+from jobs.benchmark.shifts import under_shifts
 from jobs.fitting.datasets import GOOD
 from jobs.fitting.datasets.masks import encoded, read_truth
 from model import (
+    Calibration,
     Engine,
     Fit,
     FitOptions,
@@ -44,11 +46,13 @@ from model.maps.resampling import upsample
 from model.measures.baselines import Baseline, baseline
 from model.network.student import Method as StudentMethod
 from model.teachers import load_teacher
-from model.verdict.scored import scored
+from model.verdict.scored import scored, verdict_of
 
 Method = str
 STUDENTS: tuple[str, ...] = get_args(StudentMethod)
-METHODS: tuple[str, ...] = (*STUDENTS, *get_args(Baseline))
+EVIDENCE_OF_STUDENT = "student"
+"""The default method, whose image score is its map's maximum, without statistics."""
+METHODS: tuple[str, ...] = (*STUDENTS, EVIDENCE_OF_STUDENT, *get_args(Baseline))
 HELD_OUT_FRACTION = 0.2
 WORST_EACH = 4
 _CHUNK = 16
@@ -58,16 +62,18 @@ OnPhase = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: every category with every method and seed."""
+    """What is run: every category with every method and seed. shifted: under shifts, too (jobs/benchmark/shifts.py)."""
 
     categories: tuple[Category, ...]
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     options: FitOptions
+    shifted: bool = False
 
     def config(self) -> dict[str, Any]:
         """What results depend on besides category, method and seed."""
-        return self.options.model_dump(mode="json", exclude={"method", "seed", "cache_limit_bytes"})
+        options = self.options.model_dump(mode="json", exclude={"method", "seed", "cache_limit_bytes"})
+        return options | ({"shifted": True} if self.shifted else {})
 
 
 @dataclass(frozen=True)
@@ -88,7 +94,10 @@ class WorstCase:
 
 @dataclass(frozen=True)
 class Result:
-    """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn)."""
+    """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn).
+
+    Rates are those at the options' target of false rejects; those that end in _1 at a target of 1%.
+    """
 
     seed: int
     image_auroc: float
@@ -101,16 +110,20 @@ class Result:
     false_reject_rate: float
     escape_rate: float
     review_rate: float
+    false_reject_rate_1: float
+    escape_rate_1: float
+    review_rate_1: float
     fit_seconds: float  # without the teacher's pass, where another method of the seed has made it
     explained_variance: tuple[float, ...] | None
     level_weights: dict[str, list[float]] | None
+    shifted: dict[str, dict[str, float]] | None
+    """Of each shift false rejects, escapes, image AUROC; none where the test images were measured as they are alone."""
     worst: tuple[WorstCase, ...]
     """The highest-scored good and the lowest-scored defective images."""
 
 
-MEASURES = tuple(
-    field.name for field in fields(Result) if field.name not in ("seed", "explained_variance", "level_weights", "worst")
-)
+_NO_MEASURES = ("seed", "explained_variance", "level_weights", "shifted", "worst")
+MEASURES = tuple(field.name for field in fields(Result) if field.name not in _NO_MEASURES)
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,7 +131,9 @@ class _Judged:
     """What a method makes of the test images."""
 
     scored: list[Scored]
+    judge: Callable[[Sequence[Frame]], list[Scored]]
     seconds: float
+    at_one_percent: Calibration
     explained_variance: tuple[float, ...] | None = None
     level_weights: dict[str, list[float]] | None = None
 
@@ -145,7 +160,8 @@ def run_plan(
         else:
             if images is None or images[0] != category.name:
                 images = (category.name, _Images(category, plan.options.size, plan.options.tiles))
-            result = _run(images[1], method, plan.options.model_copy(update={"seed": seed}), on_phase)
+            options = plan.options.model_copy(update={"seed": seed})
+            result = _run(images[1], method, options, on_phase, shifted=plan.shifted)
             file.write_text(json.dumps(asdict(result), indent=2) + "\n")
         results[method].setdefault(category.name, []).append(result)
     on_run("done", len(runs), len(runs))
@@ -158,15 +174,20 @@ class _Images:
     def __init__(self, category: Category, size: int, tiled: bool = False) -> None:
         read = partial(read_frame, size=size, tiled=tiled)
         good = [path.read_bytes() for path in category.train]
-        train_at, held_at = split([hashlib.sha256(data).hexdigest() for data in good], HELD_OUT_FRACTION)
         self.name = category.name
-        self.train = [read(good[index]) for index in train_at]
-        self.held_out = [read(good[index]) for index in held_at]
+        self._good = [read(data) for data in good]
+        self._good_digests = [hashlib.sha256(data).hexdigest() for data in good]
         self.test = [read(image.path.read_bytes()) for image in category.test]
         self.files = category.test
         self.defective = [image.kind != GOOD for image in category.test]
         self.masks = [self._mask(image.masks, image.kind, n) for n, image in enumerate(category.test)]
         self.features: tuple[int, FeatureCache | None] = (-1, None)  # of the last seed
+
+    def split(self, seed: int) -> tuple[list[Frame], list[Frame]]:
+        """Good images to learn from and held-out ones: another seed holds out others."""
+        ids = [hashlib.sha256(f"{seed} {digest}".encode()).hexdigest() for digest in self._good_digests]
+        train_at, held_at = split(ids, HELD_OUT_FRACTION)
+        return [self._good[index] for index in train_at], [self._good[index] for index in held_at]
 
     def _mask(self, paths: Sequence[Path], kind: str, index: int) -> np.ndarray | None:
         """Ground truth at the image's size: empty for a good image, None for a defect that nobody drew."""
@@ -178,48 +199,63 @@ class _Images:
         return read_truth(paths, height, width)
 
 
-def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> Result:
-    judge = _student if method in STUDENTS else _baseline
+def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase, *, shifted: bool) -> Result:
+    judge = _student if method in (*STUDENTS, EVIDENCE_OF_STUDENT) else _baseline
     judged = judge(images, method, options, on_phase)
     on_phase("measuring", 0, 1)
+    under = under_shifts(judged.judge, images.test, images.defective) if shifted else None
     scores = [one.normalised_score for one in judged.scored]
-    verdicts = {
-        bad: [one.verdict for one, is_bad in zip(judged.scored, images.defective, strict=True) if is_bad == bad]
-        for bad in (False, True)
-    }
+    at_target = _rates([one.verdict for one in judged.scored], images)
+    at_one_percent = _rates([verdict_of(one.score, judged.at_one_percent) for one in judged.scored], images)
     return Result(
         seed=options.seed,
         image_auroc=image_auroc(scores, images.defective),
         average_precision=average_precision(scores, images.defective),
         f1_max=f1_max(scores, images.defective),
         **_pixels(judged.scored, images),
-        false_reject_rate=_share(verdicts[False], "NotOK"),
-        escape_rate=_share(verdicts[True], "OK"),
-        review_rate=_share(verdicts[False] + verdicts[True], "NotDecidable"),
+        **at_target,
+        **{f"{name}_1": rate for name, rate in at_one_percent.items()},
         fit_seconds=judged.seconds,
         explained_variance=judged.explained_variance,
         level_weights=judged.level_weights,
+        shifted=under,
         worst=tuple(_worst(images, judged.scored)),
     )
 
 
+def _rates(verdicts: Sequence[str], images: _Images) -> dict[str, float]:
+    good, bad = ([v for v, is_bad in zip(verdicts, images.defective, strict=True) if is_bad == of] for of in (0, 1))
+    return {
+        "false_reject_rate": _share(good, "NotOK"),
+        "escape_rate": _share(bad, "OK"),
+        "review_rate": _share(verdicts, "NotDecidable"),
+    }
+
+
+def _at_one_percent(scores: Sequence[float]) -> Calibration:
+    """From raw scores of held-out good images; what it says of maps is not to be used."""
+    return calibrate(scores, np.array(scores)[:, None], 0.01)
+
+
 def _student(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> _Judged:
     begun = time.monotonic()
-    options = FitOptions.model_validate({**options.model_dump(), "method": method})
+    chosen = {"evidence": "student"} if method == EVIDENCE_OF_STUDENT else {"method": method}
+    options = FitOptions.model_validate({**options.model_dump(), **chosen})
     features = images.features[1] if images.features[0] == options.seed else None
-    fit = Fit(images.name, images.train, images.held_out, options, _device(), features)
+    train, held_out = images.split(options.seed)
+    fit = Fit(images.name, train, held_out, options, _device(), features)
     bundle = fit.run(lambda report: on_phase(report.phase, report.step, report.steps))
     images.features = (options.seed, fit.features)
     seconds = time.monotonic() - begun
     engine = Engine(lambda _: bundle, device=_device())
     training = bundle.manifest.training
-    results = [
-        one
-        for start in range(0, len(images.test), _CHUNK)
-        for chunk in [images.test[start : start + _CHUNK]]
-        for one in engine.score(chunk, [images.name] * len(chunk))
-    ]
-    return _Judged(results, seconds, training.explained_variance, training.level_weights)
+
+    def judged(frames: Sequence[Frame]) -> list[Scored]:
+        chunks = (frames[start : start + _CHUNK] for start in range(0, len(frames), _CHUNK))
+        return [one for chunk in chunks for one in engine.score(chunk, [images.name] * len(chunk))]
+
+    limits = _at_one_percent([one.score for one in judged(held_out)])
+    return _Judged(judged(images.test), judged, seconds, limits, training.explained_variance, training.level_weights)
 
 
 def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> _Judged:
@@ -236,16 +272,20 @@ def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: On
     def maps(frames: Sequence[Frame], phase: str) -> np.ndarray:
         return np.concatenate([made.maps(batch).cpu().numpy() for batch in levels(frames, phase)])
 
+    train, held_out = images.split(options.seed)
     with torch.inference_mode():
-        made.fit(levels(images.train, "features"))
-        held_out = maps(images.held_out, "calibration")
-        seconds = time.monotonic() - begun
-        found = maps(images.test, "scoring")
-    calibration = calibrate(held_out.max(axis=(1, 2)), held_out, options.target_false_reject_rate)
-    frames = images.test
-    return _Judged(
-        [scored(map_HW[None], calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)], seconds
-    )
+        made.fit(levels(train, "features"))
+        held_out_maps = maps(held_out, "calibration")
+    seconds = time.monotonic() - begun
+    peaks = held_out_maps.max(axis=(1, 2))
+    calibration = calibrate(peaks, held_out_maps, options.target_false_reject_rate)
+
+    @torch.inference_mode()
+    def judged(frames: Sequence[Frame]) -> list[Scored]:
+        found = maps(frames, "scoring")
+        return [scored(map_HW[None], calibration, f.width, f.height) for map_HW, f in zip(found, frames, strict=True)]
+
+    return _Judged(judged(images.test), judged, seconds, _at_one_percent(peaks))
 
 
 def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, float | None]:

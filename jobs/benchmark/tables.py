@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any
 
 from jobs.benchmark.runs import MEASURES, Method, Plan, Result
+from jobs.benchmark.shifts import SHIFTS
 
 SHOWN = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo", "f1_max", "false_reject_rate", "escape_rate")
 MVTEC_AD = frozenset(
@@ -44,6 +45,24 @@ def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
     if {category.name for category in plan.categories} == MVTEC_AD:
         rows += [[name, *(f"{value:.3f}" for value in values), *[""] * 5] for name, values in PUBLISHED.items()]
     return "\n".join([*lines, "### Mean over categories", "", *table(["method", *SHOWN], rows), ""])
+
+
+def shifted_table(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
+    """Of each category and method under each shift: false rejects / escapes / image AUROC, means of the seeds."""
+    lines = ["### Under shifts: false rejects / escapes / image AUROC, each at its own threshold", ""]
+    for category in plan.categories:
+        rows = []
+        for method in plan.methods:
+            seeds = [result.shifted for result in results[method][category.name] if result.shifted]
+            cells = [
+                " / ".join(_figure(_mean([of[name][key] for of in seeds])) for key in _OF_A_SHIFT) for name in SHIFTS
+            ]
+            rows.append([method, *cells])
+        lines += [f"#### {category.name}", "", *table(["method", *SHIFTS], rows), ""]
+    return "\n".join(lines)
+
+
+_OF_A_SHIFT = ("false_reject_rate", "escape_rate", "image_auroc")
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

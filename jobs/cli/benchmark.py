@@ -10,9 +10,21 @@ from jobs.cli.outputs import OutputFile, OutputFolder
 
 METHODS = (
     "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
-    "fused_targets", "straight", "no_dropout", "knn", "mahalanobis",
+    "fused_targets", "straight", "no_dropout", "student", "knn", "mahalanobis", "positional_2", "positional_3", "fine",
+    "deep",
 )  # fmt: skip
 """jobs.benchmark.runs.METHODS, which would load torch for --help; a test compares them."""
+UNTRAINED = {"knn", "mahalanobis", "positional_2", "positional_3", "fine", "deep"}
+
+
+def tolerance(text: str | None) -> dict[str, str]:
+    """light=30%,shift_px=6 -> its parts; what each may be is for model.Tolerance to say."""
+    if not text:
+        return {}
+    parts = [part.partition("=") for part in text.split(",")]
+    if not all(name.strip() and value.strip() for name, _, value in parts):
+        raise click.BadParameter(f"{text!r}: give it as light=30%,shift_px=6")
+    return {name.strip(): value.strip() for name, _, value in parts}
 
 
 def _shared(command: Any) -> Any:
@@ -45,6 +57,18 @@ def _shared(command: Any) -> Any:
     help="int8: fits are quantised for the CPU before they are measured.",
 )  # fmt: skip
 @click.option("--tiles", is_flag=True, help="Score tiles at full resolution instead of resized images.")
+@click.option(
+    "--shifted", is_flag=True,
+    help="Measure under other light, place and sharpness, too: what is rejected then, what escapes.",
+)  # fmt: skip
+@click.option(
+    "--tolerate", metavar="RANGES", callback=lambda _ctx, _param, value: tolerance(value),
+    help="What fits are to bear, as fit.tolerate: light=30%,shift_px=6.  [default: small ranges]",
+)  # fmt: skip
+@click.option(
+    "--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="JSON",
+    help="Figures of another run (--json) of the same categories and seeds, by another version say, to set beside.",
+)  # fmt: skip
 def benchmark(
     folder: Path,
     backbone: str,
@@ -57,6 +81,9 @@ def benchmark(
     methods: tuple[str, ...],
     precision: str,
     tiles: bool,
+    shifted: bool,
+    tolerate: dict[str, Any],
+    against: Path | None,
 ) -> None:
     """Measure methods on every category in FOLDER, by one protocol.
 
@@ -68,15 +95,22 @@ def benchmark(
     \b
     Example:  linewatch benchmark mvtec_ad --backbone wide_resnet50_2 --json figures.json
               linewatch benchmark mvtec_ad -c bottle -m fusion -m plain -m knn
+              linewatch benchmark mvtec_ad --against figures-before.json
     """
     from jobs.benchmark.ablation import leads, leads_table
+    from jobs.benchmark.against import with_those_of
     from jobs.benchmark.page import write_worst
-    from jobs.benchmark.tables import figures, markdown
+    from jobs.benchmark.tables import figures, markdown, shifted_table
 
-    if tiles and {"knn", "mahalanobis"} & {*methods}:
-        raise click.UsageError("knn and mahalanobis see resized images alone: leave out --tiles, or these methods")
-    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, precision=precision, tiles=tiles)
-    text = "\n".join([markdown(plan, results), leads_table(results, plan.methods)])
+    if tiles and (resized := UNTRAINED & {*methods}):
+        names = ", ".join(sorted(resized))
+        raise click.UsageError(f"{names}: what trains nothing sees resized images alone: leave out --tiles, or it")
+    options = {"precision": precision, "tiles": tiles} | ({"tolerate": tolerate} if tolerate else {})
+    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, **options)
+    if against:
+        plan, results = with_those_of(against, plan, results)
+    parts = [markdown(plan, results), leads_table(results, plan.methods)]
+    text = "\n".join([*parts, shifted_table(plan, results)] if shifted else parts)
     (out / "table.md").write_text(text, encoding="utf-8")
     page = out / "worst.html"
     write_worst(page, plan, results)
@@ -128,6 +162,8 @@ def _run(
     size: int,
     out: Path,
     methods: tuple[str, ...],
+    *,
+    shifted: bool = False,
     **options: Any,
 ) -> Any:
     from jobs.benchmark import Plan, categories, run_plan
@@ -145,6 +181,7 @@ def _run(
         methods=tuple(dict.fromkeys(methods)),
         seeds=tuple(range(seeds)),
         options=FitOptions.model_validate({"backbone": backbone, "size": size, **chosen}),
+        shifted=shifted,
     )
     with Screen().runs("Benchmark") as (on_run, on_phase):
         return plan, run_plan(plan, out / "runs", on_run, on_phase)

@@ -11,6 +11,9 @@ which for C's eigenvectors v_i of eigenvalues l_i is |w|^2 / b minus sums of (v_
 b = 1 - s + s times the mean of the eigenvalues that are left out. So a product keeps, for each place, a mean and a few
 directions instead of a matrix: an eighth of the bytes and of the work.
 
+What good parts may look like besides (model/images/tolerance.py) belongs to the pooled covariance. Copies among the
+good images were tried in its place: they blur each place's mean and own covariance, and rejected more (docs/method.md).
+
 For tiles places mean nothing: one mean and the pooled covariance for all.
 """
 
@@ -60,14 +63,20 @@ class PlaceGaussian(nn.Module):
         return distance_PB.T.reshape(-1, *x_BCHW.shape[-2:])
 
     @torch.no_grad()
-    def fit(self, batches: Batches) -> None:
-        """Learn from features of good images; sums are kept in float64. One image is enough to be defined."""
+    def fit(self, batches: Batches, changes: Batches | None = None) -> None:
+        """Learn from features of good images; sums are kept in float64. One image is enough to be defined.
+
+        changes: by how much features differ where an image is changed as it may be. Their second moment is added to
+        the pooled covariance: what such a change does is no surprise, at no place.
+        """
         width = self.get_buffer("whitening").shape[1]
         device = self.get_buffer("mean").device
         mean_PC, count = _mean(batches)
         mean_PC = mean_PC if self.side else mean_PC.mean(dim=0, keepdim=True)
         project_KC = _projection(width, self.get_buffer("whitening").shape[0]).to(device)
         pooled_KK = _pooled(batches, mean_PC, project_KC)
+        if changes:
+            pooled_KK = pooled_KK + _pooled(changes, torch.zeros_like(mean_PC), project_KC, fitted=0)
         ridge = max(_RIDGE * float(pooled_KK.diagonal().mean()), _TINY)
         values, vectors = torch.linalg.eigh(pooled_KK + ridge * torch.eye(len(pooled_KK), dtype=torch.float64))
         white_KC = (vectors / values.sqrt()).T.to(device) @ project_KC
@@ -113,8 +122,13 @@ def _mean(batches: Batches) -> tuple[torch.Tensor, int]:
     return total / count, count
 
 
-def _pooled(batches: Batches, mean_PC: torch.Tensor, project_KC: torch.Tensor) -> torch.Tensor:
-    """Covariance within places, pooled over them, of projected features, float64 [K, K]."""
+def _pooled(
+    batches: Batches, mean_PC: torch.Tensor, project_KC: torch.Tensor, fitted: int | None = None
+) -> torch.Tensor:
+    """Covariance about the means, pooled over places, of projected features, float64 [K, K].
+
+    fitted: means that were taken from these features; none: all of mean_PC.
+    """
     total = torch.zeros(len(project_KC), len(project_KC), dtype=torch.float64, device=project_KC.device)
     count = 0
     for x_BCHW in batches():
@@ -122,7 +136,7 @@ def _pooled(batches: Batches, mean_PC: torch.Tensor, project_KC: torch.Tensor) -
         off_NK = (off_BPC @ project_KC.T).flatten(0, 1)
         total += off_NK.T @ off_NK
         count += len(off_NK)
-    return total / max(1, count - len(mean_PC))
+    return total / max(1, count - (len(mean_PC) if fitted is None else fitted))
 
 
 def _projection(width: int, kept: int) -> torch.Tensor:

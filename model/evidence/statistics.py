@@ -43,29 +43,32 @@ class PlaceStatistics(nn.Module):
     def forward(self, targets: Sequence[torch.Tensor]) -> torch.Tensor:
         maps = []
         for gaussian, levels, side in zip((self.fine, self.deep), self.levels, self.sides, strict=True):
-            distance_B1HW = gaussian(_joined([targets[level] for level in levels], side))[:, None]
+            distance_B1HW = gaussian(joined([targets[level] for level in levels], side))[:, None]
             maps.append(F.interpolate(distance_B1HW, size=(self.side,) * 2, mode="bilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 
-    def fit(self, batches: Batches) -> None:
-        """Learn from targets of good images."""
+    def fit(self, batches: Batches, changes: Batches | None = None) -> None:
+        """Learn from targets of good images. changes: how those of tolerated copies differ from their own."""
         for gaussian, levels, side in zip((self.fine, self.deep), self.levels, self.sides, strict=True):
-            gaussian.fit(partial(_all_joined, batches, levels, side))
+            gaussian.fit(
+                partial(_all_joined, batches, levels, side),
+                partial(_all_joined, changes, levels, side) if changes else None,
+            )
 
 
 def _all_joined(batches: Batches, levels: Sequence[int], side: int) -> Iterator[torch.Tensor]:
     for targets in batches():
-        yield _joined([targets[level] for level in levels], side)
+        yield joined([targets[level] for level in levels], side)
 
 
-def _joined(targets: Sequence[torch.Tensor], side: int) -> torch.Tensor:
+def joined(targets: Sequence[torch.Tensor], side: int) -> torch.Tensor:
     """[B, sum of C_l, side, side]: finer levels averaged, coarser ones interpolated; all count the same."""
-    joined = []
+    parts = []
     for x_BCHW in targets:
         even = x_BCHW / x_BCHW.shape[1] ** 0.5
         if even.shape[-1] > side:
             even = F.avg_pool2d(even, even.shape[-1] // side)
         elif even.shape[-1] < side:
             even = F.interpolate(even, size=(side, side), mode="bilinear", align_corners=False)
-        joined.append(even)
-    return torch.cat(joined, dim=1)
+        parts.append(even)
+    return torch.cat(parts, dim=1)

@@ -8,6 +8,7 @@ from pydantic import Field
 
 from model.images.polygons import Ignore
 from model.images.reading import Reading
+from model.images.tolerance import Tolerance
 from model.network.student import Method
 from model.teachers.teacher import Recipe
 
@@ -39,6 +40,9 @@ class FitOptions(Reading):
     )
     corruptions: int = Field(
         3, ge=0, le=32, description="Spoiled copies of each image to learn from; 0 learns from good ones alone."
+    )
+    tolerate: Tolerance = Field(
+        Tolerance(), description="What good parts may look like besides: light, place, sharpness."
     )
     precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
     batch: int = Field(16, ge=2, description="Images per step.")

@@ -32,6 +32,7 @@ from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
 from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
 from model.images.tiles import counted_parts, parts, training_tiles, whole_maps
+from model.images.tolerance import jittered
 from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
 from model.network.student import Statistics, Student
 from model.teachers import load_teacher
@@ -92,8 +93,11 @@ class Fit:
             train = training_tiles(train, options.size, options.seed, self._cover)
         elif self._cover:
             train = [self._cover.painted(frame) for frame in train]
+        if self._cover:  # before copies are made, or what lies in the area would be moved out of it
+            held_out = [self._cover.painted(frame) for frame in held_out]
         self._train = train
-        self._held_out = held_out
+        self._borne = self._copies(train, 0)
+        self._held_out = self._copies(held_out, 1) or held_out
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self._teacher = load_teacher(options.backbone, self.device)
@@ -111,6 +115,21 @@ class Fit:
         self._seconds = 0.0
         self._least_loss, self._least_loss_step = math.inf, 0  # of the held-out images
         self._held_out_features: FeatureCache | None = None
+
+    def _copies(self, frames: Sequence[Frame], purpose: int) -> list[Frame]:
+        """One of each, as the options tolerate it; none where they tolerate nothing.
+
+        No more, so that held-out ones stay independent draws of what is to come.
+        """
+        tolerate, seed = self.options.tolerate, self.options.seed
+        if tolerate.none:
+            return []
+        draws = (np.random.default_rng((seed, index, purpose, 0)) for index in range(len(frames)))
+        return [self._as_scored(jittered(frame, tolerate, rng)) for frame, rng in zip(frames, draws, strict=True)]
+
+    def _as_scored(self, frame: Frame) -> Frame:
+        """What is painted over stays so, as in scoring; of a tile nobody knows any more what that was."""
+        return self._cover.painted(frame) if self._cover and not self.options.tiles else frame
 
     @property
     def step(self) -> int:
@@ -162,9 +181,10 @@ class Fit:
         }
 
     def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
-        """Run the teacher, once, over the training images and then over each of their spoiled copies."""
-        frames = itertools.chain(self._train, self._spoiled())
-        return self._cached(frames, len(self._train) * (1 + self.options.corruptions), report)
+        """Run the teacher, once, over the training images, each of their spoiled copies and the tolerated ones."""
+        frames = itertools.chain(self._train, self._spoiled(), self._borne)
+        total = len(self._train) * (1 + self.options.corruptions) + len(self._borne)
+        return self._cached(frames, total, report)
 
     def _cached(self, frames: Iterable[Frame], total: int, report: Callable[[StepReport], None]) -> FeatureCache:
         dtype = torch.bfloat16 if self._spec.recipe == "cosine" else torch.float32
@@ -180,11 +200,19 @@ class Fit:
         for copy in range(self.options.corruptions):
             for index, frame in enumerate(self._train):
                 spoiled = corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
-                # What is painted over stays so, as in scoring; of a tile nobody knows any more what that was.
-                yield self._cover.painted(spoiled) if self._cover and not self.options.tiles else spoiled
+                yield self._as_scored(spoiled)
 
     def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
         return cache.batches(_TEACHER_BATCH, len(self._train))
+
+    def _changes(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
+        """How the targets of each training image's tolerated copy differ from its own."""
+        targets = self._student.targets
+        for start in range(0, len(self._borne), _TEACHER_BATCH):
+            at = range(start, min(start + _TEACHER_BATCH, len(self._borne)))
+            borne = cache.get([cache.count - len(self._borne) + index for index in at])
+            pairs = zip(targets.all(borne), targets.all(cache.get(at)), strict=True)
+            yield [copy - image for copy, image in pairs]
 
     def _teacher_levels(self, frames: Iterable[Frame]) -> Iterator[list[torch.Tensor]]:
         source = iter(frames)
@@ -244,7 +272,10 @@ class Fit:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
         options, spec = self.options, self._spec
         if self._student.statistics is not None:
-            self._student.statistics.fit(lambda: map(self._student.targets.all, self._good(cache)))
+            self._student.statistics.fit(
+                lambda: map(self._student.targets.all, self._good(cache)),
+                (lambda: self._changes(cache)) if self._borne else None,
+            )
         served = serving_form(self._student)
         held_out = self._teacher_levels(self._held_out_pieces())
         counted = counted_parts(self._cover, options.size, options.tiles) if self._cover else None
@@ -274,6 +305,7 @@ class Fit:
             ignore=self._ignore,
             calibration=calibration,
             evidence=evidence,
+            tolerance=options.tolerate,
             training=Training(
                 steps=self._step,
                 batch=options.batch,

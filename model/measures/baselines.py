@@ -1,6 +1,6 @@
-"""What a detector has to beat: two methods that train nothing, on the very features that the student learns from.
+"""What a detector has to beat: methods that train nothing, on the very features that the student learns from.
 
-Both see the teacher's levels as the student's targets (unit length, standardised), and their distances become maps and
+All see the teacher's levels as the student's targets (unit length, standardised), and their distances become maps and
 scores by the same resolution and smoothing, so what differs is the method alone.
 """
 
@@ -12,13 +12,17 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 
+from model.evidence.gaussian import PlaceGaussian
+from model.evidence.statistics import STRIDES, joined
 from model.images.frames import MAP_STRIDE
 from model.maps.anomaly_map import SMOOTHING_FRACTION
 from model.maps.smoothing import smooth
 from model.network.targets import Targets
 from model.teachers import TeacherSpec
 
-Baseline = Literal["knn", "mahalanobis"]
+Baseline = Literal["knn", "mahalanobis", "positional_2", "positional_3", "fine", "deep"]
+"""Patch nearest neighbours; one gaussian for all places; a gaussian at each place of level 2 or 3 alone (PaDiM), or of
+the levels that the evidence's fine and deep one join (model/evidence/statistics.py)."""
 Batches = Iterable[Sequence[torch.Tensor]]
 
 _BANK = 15_000
@@ -92,9 +96,45 @@ class Mahalanobis:
         return targets[-1].permute(0, 2, 3, 1)
 
 
-def baseline(name: Baseline, spec: TeacherSpec, size: int, seed: int) -> PatchKNN | Mahalanobis:
-    """seed: decides which patches the bank keeps; the null model draws nothing."""
-    return PatchKNN(spec, size, seed) if name == "knn" else Mahalanobis(spec, size)
+class Positional:
+    """A gaussian at each place over some levels: PaDiM (Defard et al., ICPR 2021 workshops), half pooled."""
+
+    def __init__(self, spec: TeacherSpec, size: int, levels: Sequence[int], stride: int) -> None:
+        self.size, self._levels, self._side = size, levels, size // stride
+        self._targets = Targets(spec, more=True)
+        width = sum(spec.all_widths[level] for level in levels)
+        directions = {} if len(levels) > 1 else {"directions": width}  # as few as the evidence keeps, or all
+        self._gaussian = PlaceGaussian(width, self._side, **directions)
+
+    def fit(self, good: Batches) -> None:
+        """good: the teacher's levels of good images, batch by batch."""
+        batches = list(good)
+        self._targets.learn(batches)
+        self._gaussian.fit(lambda: map(self._joined, batches))
+
+    def maps(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Levels [B, C_l, H_l, W_l] -> maps [B, S / 4, S / 4]."""
+        return as_maps(self._gaussian(self._joined(levels)), self.size)
+
+    def _joined(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        targets = self._targets.all(levels)
+        return joined([targets[level] for level in self._levels], self._side)
+
+
+def baseline(name: Baseline, spec: TeacherSpec, size: int, seed: int) -> PatchKNN | Mahalanobis | Positional:
+    """seed: decides which patches the bank keeps; the others draw nothing."""
+    match name:
+        case "knn":
+            return PatchKNN(spec, size, seed)
+        case "mahalanobis":
+            return Mahalanobis(spec, size)
+        case "positional_2" | "positional_3":
+            level = 1 if name == "positional_2" else 2
+            return Positional(spec, size, (level,), spec.strides[level])
+        case "fine":
+            return Positional(spec, size, spec.fine, STRIDES[0])
+        case "deep":
+            return Positional(spec, size, spec.deep, STRIDES[1])
 
 
 def as_maps(distances_BHW: torch.Tensor, size: int) -> torch.Tensor:

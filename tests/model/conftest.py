@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from model import Fit, FitOptions, Frame, ModelBundle
+from model.images.tolerance import NOTHING
 
 SIZE = 64
 DATA = Path(__file__).parents[2].parent / "shared" / "data"
@@ -25,7 +26,8 @@ def _drawn_frame(seed: int, size: int = SIZE, width: int = 320, height: int = 24
 
 
 def _small_options(**changes: object) -> FitOptions:
-    return FitOptions.model_validate({"size": SIZE, "steps": 3, "batch": 8, **changes})
+    """Tolerating nothing: what is scored is then what was calibrated on."""
+    return FitOptions.model_validate({"size": SIZE, "steps": 3, "batch": 8, "tolerate": NOTHING, **changes})
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -22,18 +22,23 @@ def features(images: int, seed: int, width: int = WIDTH) -> torch.Tensor:
     return (torch.einsum("nhwc,hwdc->nhwd", noise, mixing) + mean).permute(0, 3, 1, 2)
 
 
-def fitted(x: torch.Tensor, *, side: int | None = SIDE, directions: int = WIDTH) -> PlaceGaussian:
+def fitted(
+    x: torch.Tensor, *, side: int | None = SIDE, directions: int = WIDTH, changes: torch.Tensor | None = None
+) -> PlaceGaussian:
     gaussian = PlaceGaussian(x.shape[1], side, directions)
-    gaussian.fit(lambda: x.split(7))
+    gaussian.fit(lambda: x.split(7), (lambda: changes.split(5)) if changes is not None else None)
     return gaussian
 
 
-def dense(good: torch.Tensor, seen: torch.Tensor) -> np.ndarray:
+def dense(good: torch.Tensor, seen: torch.Tensor, changes: torch.Tensor | None = None) -> np.ndarray:
     """Squared Mahalanobis distances under half own, half pooled covariance, over the width: [N, H, W]."""
     x, y = (part.permute(2, 3, 0, 1).double().numpy().reshape(SIDE * SIDE, -1, WIDTH) for part in (good, seen))
     off = x - x.mean(axis=1, keepdims=True)
     own = np.einsum("pnc,pnd->pcd", off, off) / (x.shape[1] - 1)
     pooled = own.mean(axis=0)
+    if changes is not None:
+        moved = changes.permute(0, 2, 3, 1).reshape(-1, WIDTH).double().numpy()
+        pooled = pooled + moved.T @ moved / len(moved)
     pooled = pooled + _RIDGE * pooled.diagonal().mean() * np.eye(WIDTH)
     precision = np.linalg.inv(OWN_SHARE * own + (1 - OWN_SHARE) * pooled)
     new = y - x.mean(axis=1, keepdims=True)
@@ -43,6 +48,19 @@ def dense(good: torch.Tensor, seen: torch.Tensor) -> np.ndarray:
 def test_with_all_directions_it_is_the_mahalanobis_distance() -> None:
     good, seen = features(IMAGES, 1), features(5, 2)
     assert np.allclose(fitted(good)(seen).numpy(), dense(good, seen), rtol=1e-3)
+
+
+@pytest.mark.parametrize("side", [SIDE, None])
+def test_what_a_tolerated_change_does_is_no_surprise(side: int | None) -> None:
+    good, seen = features(IMAGES, 1), features(5, 2)
+    along = torch.zeros(1, WIDTH, 1, 1)
+    along[:, 2] = 1
+    changes = along * torch.randn(30, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 4
+    strict, bears = fitted(good, side=side), fitted(good, side=side, changes=changes)
+    if side:
+        assert np.allclose(bears(seen).numpy(), dense(good, seen, changes), rtol=1e-3)
+    grown = [float((gaussian(seen + 4 * along) - gaussian(seen)).mean()) for gaussian in (strict, bears)]
+    assert grown[1] < 0.5 * grown[0]
 
 
 def test_with_some_directions_it_stays_near() -> None:

@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from model import Fit, FitError, FitOptions, Frame, ModelBundle, StepReport
+from model import Engine, Fit, FitError, FitOptions, Frame, ModelBundle, StepReport
 from model.fitting.training import batch_indexes, joined_images, learning_rate
+from model.images.tolerance import NOTHING
 
 Options = Callable[..., FitOptions]
 
@@ -22,7 +23,12 @@ def test_a_fit_reports_its_phases_in_order(good_frames: list[Frame], small_optio
     Fit("disc", good_frames[:16], good_frames[16:], small_options()).run(reports.append)
     assert [report.phase for report in reports] == ["features"] * 4 + ["training"] * 3 + ["calibration"]
     assert [report.step for report in reports if report.phase == "training"] == [1, 2, 3]
-    assert [report.step for report in reports if report.phase == "features"] == [16, 32, 48, 64]  # and three copies
+    assert [report.step for report in reports if report.phase == "features"] == [
+        16,
+        32,
+        48,
+        64,
+    ]  # tolerated and spoiled copies, too
     assert all(math.isfinite(report.loss) == (report.phase == "training") for report in reports)
 
 
@@ -80,6 +86,18 @@ def test_a_checkpoint_of_another_fit_is_refused(good_frames: list[Frame], small_
         Fit("disc", good_frames[1:17], good_frames[16:], small_options()).restore(state)
     with pytest.raises(FitError, match="cannot be read"):
         Fit("disc", good_frames[:16], good_frames[16:], small_options()).restore(state[:50])
+
+
+def test_what_is_tolerated_is_learned_and_calibrated_with(good_frames: list[Frame], small_options: Options) -> None:
+    """A version that was told to bear other light takes a darker part for more usual than one that was not."""
+    dark = Frame((good_frames[20].pixels * 0.75).astype(np.uint8), 320, 240)
+    scores = {}
+    for name, tolerate in (("nothing", NOTHING), ("light", NOTHING.model_copy(update={"light": 0.3}))):
+        made = Fit("disc", good_frames[:16], good_frames[16:], small_options(tolerate=tolerate)).run()
+        assert made.manifest.tolerance == tolerate
+        (scores[name],) = Engine(lambda _, made=made: made).score([dark], ["disc"])
+        assert made.manifest.calibration.heldout_images == len(good_frames[16:]), "copies are no further images"
+    assert scores["light"].normalised_score < 0.8 * scores["nothing"].normalised_score
 
 
 def test_features_on_disk_give_the_same_weights(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
 import torch
 
@@ -13,7 +15,7 @@ def levels(batch: int, seed: int, spoiled: bool = False) -> list[torch.Tensor]:
     """Random levels at 128 px; a spoiled one has another direction in its upper left quarter."""
     generator = torch.Generator().manual_seed(seed)
     found = []
-    for width, stride in zip(LITE0.widths, LITE0.strides, strict=True):
+    for width, stride in zip(LITE0.all_widths, LITE0.all_strides, strict=True):
         side = 128 // stride
         x = torch.randn(batch, width, side, side, generator=generator) + 4.0
         if spoiled:
@@ -22,7 +24,7 @@ def levels(batch: int, seed: int, spoiled: bool = False) -> list[torch.Tensor]:
     return found
 
 
-@pytest.mark.parametrize("name", ["knn", "mahalanobis"])
+@pytest.mark.parametrize("name", get_args(Baseline))
 def test_a_spoiled_quarter_stands_out(name: Baseline) -> None:
     method = baseline(name, LITE0, 128, seed=0)
     method.fit([levels(8, seed) for seed in range(3)])
