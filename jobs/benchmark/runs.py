@@ -288,7 +288,7 @@ def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: On
     return _Judged(judged(images.test), judged, seconds, _at_one_percent(peaks))
 
 
-def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, float | None]:
+def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, Any]:
     """Measures on all pixels of the images that have a truth, pooled, at the images' own size."""
     pairs = [(one, mask) for one, mask in zip(results, images.masks, strict=True) if mask is not None]
     masks = [mask for _, mask in pairs]
