@@ -40,7 +40,8 @@ Batches = Callable[[], Iterable[torch.Tensor]]
 class PlaceGaussian(nn.Module):
     """Features [B, C, H, W] -> squared distances [B, H, W], about 1 for good images. All that it knows are buffers.
 
-    width: C. side: H and W; None: places mean nothing. directions: kept of each place's own covariance.
+    width: C. side: H and W; None: places mean nothing. directions: kept of each place's own covariance; 0: the pooled
+    one alone, about each place's mean.
     """
 
     def __init__(self, width: int, side: int | None, directions: int = MOST_DIRECTIONS) -> None:
@@ -57,7 +58,7 @@ class PlaceGaussian(nn.Module):
         white_BKHW = F.conv2d(x_BCHW, self.get_buffer("whitening"))
         w_PBK = white_BKHW.flatten(2).permute(2, 0, 1) - self.get_buffer("mean")[:, None]
         distance_PB = w_PBK.square().sum(dim=2)
-        if self.side:
+        if self.get_buffer("directions").shape[2]:
             distance_PB = distance_PB - (w_PBK @ self.get_buffer("directions")).square().sum(dim=2)
         distance_PB = distance_PB * self.get_buffer("scale")[:, None]
         return distance_PB.T.reshape(-1, *x_BCHW.shape[-2:])
@@ -83,7 +84,7 @@ class PlaceGaussian(nn.Module):
         self.get_buffer("whitening").copy_(white_KC.float()[..., None, None])
         self.get_buffer("mean").copy_((mean_PC @ white_KC.T).float())
         dimensions = len(white_KC)
-        if not self.side:
+        if not self.get_buffer("directions").shape[2]:
             self.get_buffer("scale").fill_(1 / dimensions)
             return
         own_PKK = self._own(batches, count)

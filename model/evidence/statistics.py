@@ -1,7 +1,8 @@
-"""The two gaussians of a product, and the maps that they draw.
+"""The three gaussians of a product, and the maps that they draw.
 
-fine joins the levels that see small things, deep those that see what belongs where: each is blind where the other sees.
-Of one gaussian over all levels, of one for each level and of pairs, these two missed least (docs/method.md).
+Whether an image is defective: fine joins the levels that see small things, deep those that see what belongs where; each
+is blind where the other sees. Where it is: sharp has the shallowest levels at their own resolution, under the pooled
+covariance alone, for a place's own one takes defects away where good parts vary (docs/method.md).
 """
 
 from __future__ import annotations
@@ -13,19 +14,19 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.evidence.gaussian import PlaceGaussian
+from model.evidence.gaussian import MOST_DIRECTIONS, PlaceGaussian
 from model.images.frames import MAP_STRIDE
 from model.teachers import TeacherSpec
 
-STRIDES = (16, 32)
-"""Pixels of a frame to a place, along each side: of the fine and of the deep one."""
+STRIDES = (16, 32, 8)
+"""Pixels of a frame to a place, along each side: of the fine, the deep and the sharp one."""
 
 Batches = Callable[[], Iterable[Sequence[torch.Tensor]]]
 """Targets of all levels of good images, [B, C_l, H_l, W_l], batch by batch; asked for several times."""
 
 
 class PlaceStatistics(nn.Module):
-    """Targets of all levels -> maps [B, 2, S / 4, S / 4], fine and deep; about 1 for good images.
+    """Targets of all levels -> maps [B, 3, S / 4, S / 4], fine, deep and sharp; about 1 for good images.
 
     tiled: images are tiles, whose places mean nothing.
     """
@@ -33,23 +34,26 @@ class PlaceStatistics(nn.Module):
     def __init__(self, spec: TeacherSpec, size: int, *, tiled: bool) -> None:
         super().__init__()
         self.side = size // MAP_STRIDE
-        self.levels = (spec.fine, spec.deep)
+        self.levels = (spec.fine, spec.deep, spec.sharp)
         self.sides = tuple(size // stride for stride in STRIDES)
-        self.fine, self.deep = (
-            PlaceGaussian(sum(spec.all_widths[level] for level in levels), None if tiled else side)
-            for levels, side in zip(self.levels, self.sides, strict=True)
+        self.gaussians = nn.ModuleList(
+            PlaceGaussian(sum(spec.all_widths[level] for level in levels), None if tiled else side, directions)
+            for levels, side, directions in zip(
+                self.levels, self.sides, (MOST_DIRECTIONS, MOST_DIRECTIONS, 0), strict=True
+            )
         )
 
     def forward(self, targets: Sequence[torch.Tensor]) -> torch.Tensor:
         maps = []
-        for gaussian, levels, side in zip((self.fine, self.deep), self.levels, self.sides, strict=True):
+        for gaussian, levels, side in zip(self.gaussians, self.levels, self.sides, strict=True):
             distance_B1HW = gaussian(joined([targets[level] for level in levels], side))[:, None]
             maps.append(F.interpolate(distance_B1HW, size=(self.side,) * 2, mode="bilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 
     def fit(self, batches: Batches, changes: Batches | None = None) -> None:
         """Learn from targets of good images. changes: how those of tolerated copies differ from their own."""
-        for gaussian, levels, side in zip((self.fine, self.deep), self.levels, self.sides, strict=True):
+        for gaussian, levels, side in zip(self.gaussians, self.levels, self.sides, strict=True):
+            assert isinstance(gaussian, PlaceGaussian)
             gaussian.fit(
                 partial(_all_joined, batches, levels, side),
                 partial(_all_joined, changes, levels, side) if changes else None,

@@ -11,7 +11,8 @@ from torch import nn
 
 from model.blocks import computing_in, in_channels_last
 from model.evidence.statistics import PlaceStatistics
-from model.maps.anomaly_map import anomaly_maps
+from model.maps.anomaly_map import SMOOTHING_FRACTION, anomaly_maps
+from model.maps.smoothing import smooth
 from model.network.decoder import ReverseDecoder
 from model.network.embedding import OneClassEmbedding
 from model.network.fusion import AsymptoticFusion, FusionShape, reduced_widths
@@ -188,7 +189,7 @@ class Student(nn.Module):
     ) -> torch.Tensor:
         """Smoothed maps [B, K, S / 4, S / 4]: the map alone, or with statistics the map, fine and deep.
 
-        precision: see loss. The map is the geometric mean of the student's and the fine one: a place counts where both
+        precision: see loss. The map is the geometric mean of the student's and the sharp one: a place counts where both
         are surprised.
         """
         targets = self.targets.all(teacher_levels)
@@ -197,9 +198,11 @@ class Student(nn.Module):
         return with_statistics(maps_BHW, self.statistics(targets) if self.statistics else None)
 
 
-def with_statistics(maps_BHW: torch.Tensor, found_B2HW: torch.Tensor | None) -> torch.Tensor:
-    """A student's maps, and the statistics' fine and deep ones -> all that is said of the images, see anomaly_maps."""
-    if found_B2HW is None:
+def with_statistics(maps_BHW: torch.Tensor, found_B3HW: torch.Tensor | None) -> torch.Tensor:
+    """A student's maps, and the statistics' fine, deep and sharp ones -> all that is said of the images, see
+    anomaly_maps."""
+    if found_B3HW is None:
         return maps_BHW[:, None]
-    map_BHW = (maps_BHW * found_B2HW[:, 0].clamp_min(_TINY)).sqrt()
-    return torch.cat([map_BHW[:, None], found_B2HW], dim=1)
+    sharp_B1HW = smooth(found_B3HW[:, 2:], sigma=SMOOTHING_FRACTION * maps_BHW.shape[-1])
+    map_B1HW = (maps_BHW[:, None] * sharp_B1HW.clamp_min(_TINY)).sqrt()
+    return torch.cat([map_B1HW, found_B3HW[:, :2]], dim=1)

@@ -1,9 +1,10 @@
 """What the student has to rebuild: the teacher's levels, made comparable.
 
-"standardised": the vector at each position is brought to unit length, so that strong and weak responses count the same,
-and each channel is then standardised by its mean and deviation over the good images, which removes the few channels
-that would otherwise dominate every distance. Light does not drop out by either: a teacher has biases and clips, so other
-light turns its vectors, too (model/images/tolerance.py bears that where it is asked to). "cosine": the raw levels, as RD4AD has them.
+"standardised": the vector at each position is brought to unit length, so that strong and weak responses count the
+same, and each channel is then standardised by its mean and deviation over the good images, which removes the few
+channels that would otherwise dominate every distance. Light does not drop out by either: a teacher has biases and
+clips, so other light turns its vectors, too (model/images/tolerance.py bears that where it is asked to). "cosine": the
+raw levels, as RD4AD has them.
 """
 
 from __future__ import annotations

@@ -95,6 +95,7 @@ class LiteShape:
             more_widths=(blocks[self.between].width,),
             more_strides=(strides[3],),
             fine=(0, 3, 1),
+            sharp=(0, 3),
         )
 
 

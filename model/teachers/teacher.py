@@ -19,7 +19,7 @@ class TeacherSpec:
 
     widths: channels of the three levels that a student rebuilds; strides: image pixels per position of each level.
     more_widths, more_strides: of levels that follow these and that statistics alone read.
-    fine, deep: which of all levels the two gaussians of the evidence join (model/network/evidence.py).
+    fine, deep, sharp: which of all levels each gaussian of the statistics joins (model/evidence/statistics.py).
     recipe: "standardised" = unit-length, standardised targets under squared error (taps that are linear and signed);
     "cosine" = raw targets under the whole-map cosine distance of RD4AD (taps behind a ReLU).
     int8: whether an int8 version quantises the teacher too. Not where bottlenecks are linear and depthwise: Lite0's
@@ -37,6 +37,7 @@ class TeacherSpec:
     more_strides: tuple[int, ...] = ()
     fine: tuple[int, ...] = (0, 1)
     deep: tuple[int, ...] = (1, 2)
+    sharp: tuple[int, ...] = (0, 1)
 
     @property
     def all_widths(self) -> tuple[int, ...]:

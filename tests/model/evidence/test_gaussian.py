@@ -75,6 +75,16 @@ def test_good_images_are_near_one_and_others_far() -> None:
     assert float(gaussian(features(50, 2) + 6).mean()) > 3
 
 
+def test_without_directions_it_is_the_pooled_covariance_about_each_places_mean() -> None:
+    good, seen = features(IMAGES, 1), features(5, 2)
+    x, y = (part.permute(2, 3, 0, 1).double().numpy().reshape(SIDE * SIDE, -1, WIDTH) for part in (good, seen))
+    off, new = x - x.mean(axis=1, keepdims=True), y - x.mean(axis=1, keepdims=True)
+    pooled = np.einsum("pnc,pnd->cd", off, off) / (SIDE * SIDE * (IMAGES - 1))
+    pooled = pooled + _RIDGE * pooled.diagonal().mean() * np.eye(WIDTH)
+    expected = np.einsum("pnc,cd,pnd->np", new, np.linalg.inv(pooled), new).reshape(-1, SIDE, SIDE) / WIDTH
+    assert np.allclose(fitted(good, directions=0)(seen).numpy(), expected, rtol=1e-3)
+
+
 def test_of_tiles_any_place_is_any_other() -> None:
     gaussian = fitted(features(IMAGES, 1), side=None)
     seen = features(2, 2)
@@ -109,4 +119,4 @@ def test_maps_have_the_detectors_resolution_for_every_teacher_and_size(name: str
     levels = [torch.randn(3, w, size // s, size // s) for w, s in zip(spec.all_widths, spec.all_strides, strict=True)]
     statistics = PlaceStatistics(spec, size, tiled=False)
     statistics.fit(lambda: [levels])
-    assert statistics(levels).shape == (3, 2, size // 4, size // 4)
+    assert statistics(levels).shape == (3, 3, size // 4, size // 4)
