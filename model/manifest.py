@@ -157,6 +157,7 @@ class Manifest(_Record):
 
     ignore: what of its images doesn't count; None, or not stated, where all does. evidence: what its statistics are
     judged by; None: a student alone, as versions were before. tolerance: what it was told to bear, None before that.
+    heldout_scores: raw image scores that the threshold came from, in the order of heldout_sha256.
     """
 
     schema_version: Literal[1] = 1
@@ -177,8 +178,15 @@ class Manifest(_Record):
     training: Training
     metrics: dict[str, float] = {}
     heldout_sha256: list[str] = []
+    heldout_scores: tuple[float, ...] = ()
     weights_sha256: str
     weights_bytes: int = Field(ge=0)
+
+    def highest_held_out(self, most: int) -> list[tuple[str, float]]:
+        """sha256 and score, a multiple of the threshold, of the held-out good images that score highest."""
+        pairs = zip(self.heldout_sha256, self.heldout_scores, strict=False)
+        ranked = sorted(pairs, key=lambda pair: -pair[1])[:most]
+        return [(sha256, score / self.calibration.threshold) for sha256, score in ranked]
 
     def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
         """Bytes to the frame that the model takes. Raises ImageRejected."""

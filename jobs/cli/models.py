@@ -85,7 +85,10 @@ def fit(
     versions = _fitted(settings, tasks, run, screen, told) if tasks else {}
     refused = 0
     for product, version in versions.items():
-        screen.say(f"{product} {version}: {releases.registry.manifest(product, version).calibration.describe()}")
+        manifest = releases.registry.manifest(product, version)
+        screen.say(f"{product} {version}: {manifest.calibration.describe()}")
+        if highest := releases.highest_held_out(manifest):
+            screen.say(f"{product} {version}: {highest}")
         if no_promote:
             screen.say(f"{product} {version}: in the registry, not promoted")
             continue

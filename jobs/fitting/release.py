@@ -4,7 +4,8 @@ import logging
 
 from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.fitting.gate import Judge, Verdict, decide, new_items
-from model import ImageRejected
+from jobs.session.terminal import printable
+from model import ImageRejected, Manifest
 from pipeline.contracts.cloudevents import Envelope
 from pipeline.contracts.events import MODEL_RELEASED, Release
 from pipeline.errors import BrokerError
@@ -16,6 +17,8 @@ from pipeline.storage.store import ObjectStore
 from pipeline.stream.inspector import make_engine
 
 log = logging.getLogger(__name__)
+_NAMED = 3
+"""Held-out images that are named."""
 
 
 class Releases:
@@ -42,6 +45,18 @@ class Releases:
             reason = "forced past the gate" if force else "passed the gate"
             self.promote(product, version, alias, reason)
         return verdict
+
+    def highest_held_out(self, manifest: Manifest) -> str:
+        """Which held-out good images placed the threshold, by their names; empty for a version that doesn't tell."""
+        snapshot = self._snapshot(manifest.product, manifest.dataset_digest)
+        names = {item.sha256: item.name for item in snapshot.good}
+        told = [
+            f"{printable(names.get(sha256, sha256[:12]))} ({score:.2f} of it)"
+            for sha256, score in manifest.highest_held_out(_NAMED)
+        ]
+        if not told:
+            return ""
+        return f"the threshold was set by {', '.join(told)}: look at them, for an odd one lets defects pass"
 
     def promote(self, product: str, version: str, expected: Alias | None, reason: str) -> Champion:
         champion = self.registry.promote(product, version, expected, reason)

@@ -73,15 +73,14 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
     loaded = backend.load(draft)
     maps = _maps(backend, loaded, draft.manifest, held_out)
     evidence = Evidence.learned(peaks(maps)) if manifest.evidence else None
-    scores = _scores(maps, evidence)
-    calibration = calibrated(maps, evidence, manifest.cover(), manifest.calibration.target_false_reject_rate)
+    target = manifest.calibration.target_false_reject_rate
+    calibration, told_scores = calibrated(maps, evidence, manifest.cover(), target)
+    scores = np.array(told_scores)
     shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
     told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
-    return ModelBundle(
-        draft.manifest.model_copy(update={"calibration": calibration, "evidence": evidence, "quantisation": told}),
-        draft.weights,
-    )
+    anew = {"calibration": calibration, "evidence": evidence, "heldout_scores": told_scores, "quantisation": told}
+    return ModelBundle(draft.manifest.model_copy(update=anew), draft.weights)
 
 
 def _maps(

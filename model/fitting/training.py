@@ -285,7 +285,7 @@ class Fit:
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
         maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles, self._cover))
         evidence = Evidence.learned(peaks(maps)) if self._student.statistics is not None else None
-        calibration = calibrated(maps, evidence, self._cover, options.target_false_reject_rate)
+        calibration, scores = calibrated(maps, evidence, self._cover, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
         weights = student_weights(self._student)
         self._seconds += time.monotonic() - started
@@ -306,6 +306,7 @@ class Fit:
             calibration=calibration,
             evidence=evidence,
             tolerance=options.tolerate,
+            heldout_scores=scores,
             training=Training(
                 steps=self._step,
                 batch=options.batch,

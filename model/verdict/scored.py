@@ -111,8 +111,9 @@ def peaks(maps: Sequence[np.ndarray]) -> np.ndarray:
 
 def calibrated(
     maps: Sequence[np.ndarray], evidence: Evidence | None, cover: Cover | None, target_false_reject_rate: float
-) -> Calibration:
-    """Limits from the raw maps of held-out good images, each [K, S / 4, S / 4]. Raises FitError."""
+) -> tuple[Calibration, tuple[float, ...]]:
+    """Limits from the raw maps of held-out good images, each [K, S / 4, S / 4], and their scores. Raises FitError."""
     results = [judged(maps_KHW, evidence) for maps_KHW in maps]
     found = [cover.counted_values(map_HW) if cover else map_HW for map_HW, _ in results]
-    return calibrate([score for _, score in results], found, target_false_reject_rate)
+    scores = tuple(score for _, score in results)
+    return calibrate(scores, found, target_false_reject_rate), scores

@@ -56,8 +56,13 @@ class Fits:
         for product, reason in self.broken.items():
             on_failed(product, reason)
         self.fitted += [task.product for task in tasks]
-        names = [task.product for task in tasks if task.product not in self.broken]
-        return {name: publish(self.store, self.bundle, product=name, serve=False) for name in names}
+        versions = {}
+        for task in tasks:
+            if task.product not in self.broken:
+                held_out = [item.sha256 for item in Datasets(self.store).latest(task.product).good]
+                facts = {"dataset_digest": task.digest, "heldout_sha256": held_out}
+                versions[task.product] = publish(self.store, self.bundle, product=task.product, serve=False, **facts)
+        return versions
 
     def _consider(self, product: str, *_: object, **__: object) -> Verdict:
         self.considered.append(product)
@@ -79,6 +84,17 @@ def test_one_product_too_small_is_one_line_and_the_others_are_promoted(store: Me
     (line,) = [line for line in result.output.splitlines() if line.startswith("Error: ")]
     assert line == "Error: c can't be fitted: it has 3 different good images, and at least 10 are needed: ingest more"
     assert result.output.count("promoted") == 2
+
+
+@pytest.mark.usefixtures("fits")
+def test_the_held_out_images_that_set_the_threshold_are_named(store: MemoryStore, tiny_bundle: ModelBundle) -> None:
+    bring(store, "a", 12)
+    result = run("fit", "a")
+    scores = tiny_bundle.manifest.heldout_scores
+    names = [item.name for item in Datasets(store).latest("a").good]
+    highest = names[scores.index(max(scores))]
+    share = max(scores) / tiny_bundle.manifest.calibration.threshold
+    assert f"the threshold was set by {highest} ({share:.2f} of it), " in result.output.replace("\n", " ")
 
 
 def test_one_that_fails_in_the_run_is_one_line_too(store: MemoryStore, fits: Fits) -> None:
