@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from model import Fit, FitOptions, Manifest, ModelBundle, read_frame
+from model import Fit, FitOptions, IgnoredArea, Manifest, ModelBundle, read_frame
 from pipeline.contracts.broker import Outgoing
 from pipeline.contracts.cloudevents import Envelope
 from pipeline.contracts.events import IMAGE_CAPTURED
@@ -36,12 +36,13 @@ def texture(seed: int, *, spot: bool = False, form: str = "PNG") -> bytes:
     return buffer.getvalue()
 
 
-def fitted() -> ModelBundle:
+def fitted(ignore: IgnoredArea | None = None) -> ModelBundle:
     torch.set_num_threads(1)  # threads that fight over busy cores take twenty times as long
     frames = [read_frame(texture(seed), SIZE) for seed in range(24)]
     # From ten held-out images the default target is far beyond the largest score: the spots would be for a person.
-    options = FitOptions(size=SIZE, steps=12, batch=8, target_false_reject_rate=0.01)
-    return Fit(PRODUCT, frames[:14], frames[14:], options).run()
+    polygons = ignore.polygons if ignore else None
+    options = FitOptions(size=SIZE, steps=12, batch=8, target_false_reject_rate=0.01, ignore=polygons)
+    return Fit(PRODUCT, frames[:14], frames[14:], options, ignore=ignore).run()
 
 
 def stamped(bundle: ModelBundle, product: str = PRODUCT, **facts: Any) -> ModelBundle:
