@@ -14,7 +14,7 @@ from pipeline.contracts.events import CLAIM_CONTENT_TYPE
 from pipeline.fakes import MemoryStore
 from pipeline.storage import claims
 from tests.pipeline.line import IMAGES, MASKS, Line, running
-from tests.pipeline.tiny import PRODUCT, SIDE, publish, texture
+from tests.pipeline.tiny import PRODUCT, SIDE, fitted, publish, texture
 
 
 def huge_png() -> bytes:
@@ -79,12 +79,10 @@ def test_what_cannot_be_an_event_is_a_dead_letter_and_its_neighbours_are_not(lin
     assert len(line.letters()) == len(expected) + 4
 
 
-def test_what_lies_in_an_ignored_area_is_in_no_event_and_another_size_is_a_dead_letter(
-    line: Line, tiny_bundle: ModelBundle, eventually
-) -> None:
+def test_what_lies_in_an_ignored_area_is_in_no_event_and_another_size_is_a_dead_letter(line: Line, eventually) -> None:
     """The area hides the spots of its product's images; the same images of another product are flagged."""
     area = drawn_area([((20, 20), (70, 20), (70, 70), (20, 70))], SIDE, SIDE)
-    publish(line.store, tiny_bundle, "plate", ignore=area.model_dump())
+    publish(line.store, fitted(area), "plate")
     spotted = [texture(100 + number, spot=True) for number in range(3)]
     buffer = io.BytesIO()
     Image.open(io.BytesIO(spotted[0])).resize((SIDE - 1, SIDE)).save(buffer, "PNG")
