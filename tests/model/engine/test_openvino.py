@@ -176,16 +176,15 @@ def test_scores_of_photographs_are_those_of_the_reference(photographs: Path, bac
 
 
 def test_float16_moves_scores_by_little(bundle: ModelBundle, good_frames: list[Frame]) -> None:
-    exact = Engine(lambda _: bundle, backend="torch", device="cpu").score(good_frames, ["a"] * len(good_frames))
+    seen = good_frames[16:]  # of images that a fit has seen, 16 of them, statistics know every bit
+    exact = Engine(lambda _: bundle, backend="torch", device="cpu").score(seen, ["a"] * len(seen))
     rounding = TorchBackend("cpu", torch.float16)
-    rounded = Engine(lambda _: bundle, backend=rounding).score(good_frames, ["a"] * len(good_frames))
+    rounded = Engine(lambda _: bundle, backend=rounding).score(seen, ["a"] * len(seen))
     assert [one.score for one in rounded] != [one.score for one in exact]
     for one, other in zip(rounded, exact, strict=True):
         assert one.anomaly_map.dtype == np.float32
-        assert one.normalised_score == pytest.approx(other.normalised_score, rel=0.03, abs=0.002)
-    coarse = Engine(lambda _: bundle, backend=TorchBackend("cpu", torch.bfloat16)).score(
-        good_frames, ["a"] * len(good_frames)
-    )
+        assert one.normalised_score == pytest.approx(other.normalised_score, rel=0.03)
+    coarse = Engine(lambda _: bundle, backend=TorchBackend("cpu", torch.bfloat16)).score(seen, ["a"] * len(seen))
 
     def shift(results: list[Scored]) -> float:
         pairs = zip(results, exact, strict=True)
