@@ -311,8 +311,11 @@ def _content(tensor: torch.Tensor) -> bytes:
 
 
 def student_weights(student: Student) -> bytes:
-    """A student's parameters and buffers as safetensors."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in student.state_dict().items()}
+    """A student's parameters and buffers as safetensors; what is exact in float16 and most of the bytes, in that."""
+    state = {
+        name: (tensor.half() if name.endswith(".directions") else tensor).detach().cpu().contiguous()
+        for name, tensor in student.state_dict().items()
+    }
     data: bytes = save_tensors(state)
     return data
 

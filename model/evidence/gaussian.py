@@ -27,7 +27,6 @@ from torch import nn
 
 OWN_SHARE = 0.5
 """Of a place's covariance. Held-out good images find shares from .25 to .75 about as likely."""
-MOST_DIRECTIONS = 32
 MOST_DIMENSIONS = 288
 """Wider features are turned into so many by a random projection, as PaDiM drops channels at random."""
 _RIDGE = 0.01
@@ -44,7 +43,7 @@ class PlaceGaussian(nn.Module):
     one alone, about each place's mean.
     """
 
-    def __init__(self, width: int, side: int | None, directions: int = MOST_DIRECTIONS) -> None:
+    def __init__(self, width: int, side: int | None, directions: int) -> None:
         super().__init__()
         self.side = side
         places = side * side if side else 1
@@ -56,7 +55,8 @@ class PlaceGaussian(nn.Module):
 
     def forward(self, x_BCHW: torch.Tensor) -> torch.Tensor:
         white_BKHW = F.conv2d(x_BCHW, self.get_buffer("whitening"))
-        w_PBK = white_BKHW.flatten(2).permute(2, 0, 1) - self.get_buffer("mean")[:, None]
+        # Channels stay last from the convolution on; the matrix product takes place by place.
+        w_PBK = white_BKHW.permute(0, 2, 3, 1).flatten(1, 2).transpose(0, 1) - self.get_buffer("mean")[:, None]
         distance_PB = w_PBK.square().sum(dim=2)
         if self.get_buffer("directions").shape[2]:
             distance_PB = distance_PB - (w_PBK @ self.get_buffer("directions")).square().sum(dim=2)
@@ -96,7 +96,8 @@ class PlaceGaussian(nn.Module):
             rest = float(own_KK.trace() - values.sum()) / max(1, dimensions - kept)
             base = 1 - OWN_SHARE + OWN_SHARE * max(0.0, rest)
             less = (1 - base / (OWN_SHARE * values + 1 - OWN_SHARE)).clamp_min(0)
-            self.get_buffer("directions")[place].copy_(vectors * less.sqrt())
+            # As they are stored; so that what is judged with them now is what is judged with them then.
+            self.get_buffer("directions")[place].copy_((vectors * less.sqrt()).half())
             left_out[place] = base
         self.get_buffer("scale").copy_(1 / (left_out * dimensions))
 

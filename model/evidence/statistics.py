@@ -14,12 +14,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from model.evidence.gaussian import MOST_DIRECTIONS, PlaceGaussian
+from model.evidence.gaussian import PlaceGaussian
 from model.images.frames import MAP_STRIDE
 from model.teachers import TeacherSpec
 
 STRIDES = (16, 32, 8)
 """Pixels of a frame to a place, along each side: of the fine, the deep and the sharp one."""
+DIRECTIONS = (24, 16, 0)
+"""Of each place's own covariance. A CPU reads them from memory for every image, and that costs more than arithmetic."""
 
 Batches = Callable[[], Iterable[Sequence[torch.Tensor]]]
 """Targets of all levels of good images, [B, C_l, H_l, W_l], batch by batch; asked for several times."""
@@ -38,9 +40,7 @@ class PlaceStatistics(nn.Module):
         self.sides = tuple(size // stride for stride in STRIDES)
         self.gaussians = nn.ModuleList(
             PlaceGaussian(sum(spec.all_widths[level] for level in levels), None if tiled else side, directions)
-            for levels, side, directions in zip(
-                self.levels, self.sides, (MOST_DIRECTIONS, MOST_DIRECTIONS, 0), strict=True
-            )
+            for levels, side, directions in zip(self.levels, self.sides, DIRECTIONS, strict=True)
         )
 
     def forward(self, targets: Sequence[torch.Tensor]) -> torch.Tensor:

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from model.evidence.gaussian import PlaceGaussian
-from model.evidence.statistics import STRIDES, joined
+from model.evidence.statistics import DIRECTIONS, STRIDES, joined
 from model.images.frames import MAP_STRIDE
 from model.maps.anomaly_map import SMOOTHING_FRACTION
 from model.maps.smoothing import smooth
@@ -99,12 +99,14 @@ class Mahalanobis:
 class Positional:
     """A gaussian at each place over some levels: PaDiM (Defard et al., ICPR 2021 workshops), half pooled."""
 
-    def __init__(self, spec: TeacherSpec, size: int, levels: Sequence[int], stride: int) -> None:
+    def __init__(
+        self, spec: TeacherSpec, size: int, levels: Sequence[int], stride: int, directions: int | None = None
+    ) -> None:
+        """directions: of each place's own covariance; none: all."""
         self.size, self._levels, self._side = size, levels, size // stride
         self._targets = Targets(spec, more=True)
         width = sum(spec.all_widths[level] for level in levels)
-        directions = {} if len(levels) > 1 else {"directions": width}  # as few as the evidence keeps, or all
-        self._gaussian = PlaceGaussian(width, self._side, **directions)
+        self._gaussian = PlaceGaussian(width, self._side, width if directions is None else directions)
 
     def fit(self, good: Batches) -> None:
         """good: the teacher's levels of good images, batch by batch."""
@@ -132,9 +134,9 @@ def baseline(name: Baseline, spec: TeacherSpec, size: int, seed: int) -> PatchKN
             level = 1 if name == "positional_2" else 2
             return Positional(spec, size, (level,), spec.strides[level])
         case "fine":
-            return Positional(spec, size, spec.fine, STRIDES[0])
+            return Positional(spec, size, spec.fine, STRIDES[0], DIRECTIONS[0])
         case "deep":
-            return Positional(spec, size, spec.deep, STRIDES[1])
+            return Positional(spec, size, spec.deep, STRIDES[1], DIRECTIONS[1])
 
 
 def as_maps(distances_BHW: torch.Tensor, size: int) -> torch.Tensor:

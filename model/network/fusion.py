@@ -135,7 +135,8 @@ class LevelFusion(nn.Module):
         maps = [resample(level) for resample, level in zip(self.resample, levels, strict=True)]
         weights_BNHW = self.weigh(maps)
         weighted = [level * weights_BNHW[:, index : index + 1] for index, level in enumerate(maps)]
-        blended: torch.Tensor = self.blend(torch.stack(weighted).sum(dim=0))
+        # Not stacked: five dimensions have no channels_last, and each map would be copied.
+        blended: torch.Tensor = self.blend(sum(weighted[1:], start=weighted[0]))
         return blended
 
 

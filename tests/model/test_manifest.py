@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import load as load_tensors
 
 from model import BundleError, ModelBundle
 
@@ -13,6 +14,12 @@ def test_a_bundle_survives_storage(bundle: ModelBundle) -> None:
     assert stored == bundle
     restored, original = stored.student().state_dict(), bundle.student().state_dict()
     assert all(torch.equal(restored[name], tensor) for name, tensor in original.items())
+
+
+def test_directions_are_stored_in_half_the_bytes(bundle: ModelBundle) -> None:
+    stored = {name: tensor.dtype for name, tensor in load_tensors(bundle.weights).items()}
+    halved = {name for name, dtype in stored.items() if dtype == torch.float16}
+    assert halved == {name for name in stored if name.endswith(".directions")} != set()
 
 
 def test_tampered_weights_are_noticed(bundle: ModelBundle) -> None:

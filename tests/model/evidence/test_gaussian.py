@@ -31,7 +31,10 @@ def fitted(
 
 
 def dense(good: torch.Tensor, seen: torch.Tensor, changes: torch.Tensor | None = None) -> np.ndarray:
-    """Squared Mahalanobis distances under half own, half pooled covariance, over the width: [N, H, W]."""
+    """Squared Mahalanobis distances under half own, half pooled covariance, over the width: [N, H, W].
+
+    A gaussian's directions are rounded to float16, by 5e-4 at most; its distances are differences.
+    """
     x, y = (part.permute(2, 3, 0, 1).double().numpy().reshape(SIDE * SIDE, -1, WIDTH) for part in (good, seen))
     off = x - x.mean(axis=1, keepdims=True)
     own = np.einsum("pnc,pnd->pcd", off, off) / (x.shape[1] - 1)
@@ -47,7 +50,7 @@ def dense(good: torch.Tensor, seen: torch.Tensor, changes: torch.Tensor | None =
 
 def test_with_all_directions_it_is_the_mahalanobis_distance() -> None:
     good, seen = features(IMAGES, 1), features(5, 2)
-    assert np.allclose(fitted(good)(seen).numpy(), dense(good, seen), rtol=1e-3)
+    assert np.allclose(fitted(good)(seen).numpy(), dense(good, seen), rtol=5e-3)
 
 
 @pytest.mark.parametrize("side", [SIDE, None])
@@ -58,7 +61,7 @@ def test_what_a_tolerated_change_does_is_no_surprise(side: int | None) -> None:
     changes = along * torch.randn(30, 1, SIDE, SIDE, generator=torch.Generator().manual_seed(3)) * 4
     strict, bears = fitted(good, side=side), fitted(good, side=side, changes=changes)
     if side:
-        assert np.allclose(bears(seen).numpy(), dense(good, seen, changes), rtol=1e-3)
+        assert np.allclose(bears(seen).numpy(), dense(good, seen, changes), rtol=5e-3)
     grown = [float((gaussian(seen + 4 * along) - gaussian(seen)).mean()) for gaussian in (strict, bears)]
     assert grown[1] < 0.5 * grown[0]
 
@@ -73,6 +76,12 @@ def test_good_images_are_near_one_and_others_far() -> None:
     gaussian = fitted(features(200, 1))
     assert float(gaussian(features(50, 2)).mean()) == pytest.approx(1.0, abs=0.4)
     assert float(gaussian(features(50, 2) + 6).mean()) > 3
+
+
+def test_directions_are_exact_in_float16_as_which_they_are_stored() -> None:
+    directions = fitted(features(IMAGES, 1), directions=4).get_buffer("directions")
+    assert directions.abs().max() > 0.1
+    assert torch.equal(directions.half().float(), directions)
 
 
 def test_without_directions_it_is_the_pooled_covariance_about_each_places_mean() -> None:
