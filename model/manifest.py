@@ -20,6 +20,7 @@ from safetensors.torch import save as save_tensors
 
 from model.errors import BundleError, WeightsError
 from model.evidence.evidence import Evidence
+from model.images.exposure import Exposure
 from model.images.frames import Frame, ImageLimits, Resize, read_frame
 from model.images.ignored import Cover, IgnoredArea
 from model.images.reading import AS_THE_FILE_SAYS, Reading
@@ -46,7 +47,7 @@ class Backbone(_Record):
 
 class Preprocessing(_Record):
     """size: side in pixels; mean, std: of RGB in 0..1; resize: how an image is brought to its size; tiles: cut, not
-    resized; reading: what the product's images mean where files don't say.
+    resized; reading: what the product's images mean where files don't say; exposure: the light they are brought to.
     """
 
     size: int = Field(gt=0)
@@ -55,6 +56,7 @@ class Preprocessing(_Record):
     resize: Resize
     tiles: bool = False
     reading: Reading = AS_THE_FILE_SAYS
+    exposure: Exposure | None = None
 
     def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
         """Bytes to the frame that the model takes. Raises ImageRejected."""

@@ -113,6 +113,9 @@ class Engine:
         for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
             preprocessing = residents[key].manifest.preprocessing
             _check(index, frame, key, preprocessing)
+            if preprocessing.exposure:
+                cover = residents[key].cover
+                frame = preprocessing.exposure.scaled(frame, cover.hidden if cover else None)
             own = parts(frame, preprocessing.size, preprocessing.tiles, residents[key].cover)
             pieces += own
             owners += [index] * len(own)

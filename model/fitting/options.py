@@ -6,6 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
+from model.images.exposure import ExposureOption
 from model.images.polygons import Ignore
 from model.images.reading import Reading
 from model.images.tolerance import Tolerance
@@ -43,6 +44,9 @@ class FitOptions(Reading):
     )
     tolerate: Tolerance = Field(
         Tolerance(), description="What good parts may look like besides: light, place, sharpness."
+    )
+    exposure: ExposureOption = Field(
+        None, description="Bring each image's light to the good ones': by the whole image, its border, or polygons."
     )
     precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
     batch: int = Field(16, ge=2, description="Images per step.")

@@ -29,10 +29,10 @@ from model.fitting.corruption import corrupted
 from model.fitting.feature_cache import FeatureCache
 from model.fitting.held_out import examine
 from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
+from model.fitting.preparation import as_scored, prepared
 from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
-from model.images.tiles import counted_parts, parts, training_tiles, whole_maps
-from model.images.tolerance import jittered
+from model.images.tiles import counted_parts, parts, whole_maps
 from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
 from model.network.student import Statistics, Student
 from model.teachers import load_teacher
@@ -89,15 +89,9 @@ class Fit:
         self.device = torch.device(device)
         self._ignore = ignore
         self._cover = ignore.cover(options.size, options.tiles) if ignore else None
-        if options.tiles:
-            train = training_tiles(train, options.size, options.seed, self._cover)
-        elif self._cover:
-            train = [self._cover.painted(frame) for frame in train]
-        if self._cover:  # before copies are made, or what lies in the area would be moved out of it
-            held_out = [self._cover.painted(frame) for frame in held_out]
-        self._train = train
-        self._borne = self._copies(train, 0)
-        self._held_out = self._copies(held_out, 1) or held_out
+        images = prepared(train, held_out, options, self._cover)
+        self._train, self._borne, self._held_out = images.train, images.borne, images.held_out
+        self._exposure = images.exposure
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self._teacher = load_teacher(options.backbone, self.device)
@@ -115,21 +109,6 @@ class Fit:
         self._seconds = 0.0
         self._least_loss, self._least_loss_step = math.inf, 0  # of the held-out images
         self._held_out_features: FeatureCache | None = None
-
-    def _copies(self, frames: Sequence[Frame], purpose: int) -> list[Frame]:
-        """One of each, as the options tolerate it; none where they tolerate nothing.
-
-        No more, so that held-out ones stay independent draws of what is to come.
-        """
-        tolerate, seed = self.options.tolerate, self.options.seed
-        if tolerate.none:
-            return []
-        draws = (np.random.default_rng((seed, index, purpose, 0)) for index in range(len(frames)))
-        return [self._as_scored(jittered(frame, tolerate, rng)) for frame, rng in zip(frames, draws, strict=True)]
-
-    def _as_scored(self, frame: Frame) -> Frame:
-        """What is painted over stays so, as in scoring; of a tile nobody knows any more what that was."""
-        return self._cover.painted(frame) if self._cover and not self.options.tiles else frame
 
     @property
     def step(self) -> int:
@@ -200,7 +179,8 @@ class Fit:
         for copy in range(self.options.corruptions):
             for index, frame in enumerate(self._train):
                 spoiled = corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
-                yield self._as_scored(spoiled)
+                # Of a tile nobody knows any more what of it is painted over.
+                yield spoiled if self.options.tiles else as_scored(spoiled, self._cover)
 
     def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
         return cache.batches(_TEACHER_BATCH, len(self._train))
@@ -301,6 +281,7 @@ class Fit:
                 resize=RESIZE,
                 tiles=options.tiles,
                 reading=options.reading,
+                exposure=self._exposure,
             ),
             ignore=self._ignore,
             calibration=calibration,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from functools import partial
 from typing import Annotated, Any
 
 import numpy as np
@@ -15,8 +16,11 @@ Polygon = tuple[Point, ...]
 _LEAST_CORNERS = 3
 
 
-def _as_given(value: Any) -> Any:
-    """Polygons or a path, told apart and checked in words; pydantic checks the types once more."""
+def as_given(value: Any, besides: str) -> Any:
+    """Polygons, or a word of another meaning, checked in words; pydantic checks the types once more.
+
+    besides: what it may be besides polygons, for the error that says so.
+    """
     if isinstance(value, str) and value.lstrip().startswith("["):  # from the environment
         try:
             value = json.loads(value)
@@ -25,7 +29,7 @@ def _as_given(value: Any) -> Any:
     if value is None or (isinstance(value, str) and value):
         return value
     if not isinstance(value, list | tuple) or not value:
-        raise ValueError("it is the path of a mask image, or a list of polygons, each a list of corners [x, y]")
+        raise ValueError(f"it is {besides}, or a list of polygons, each a list of corners [x, y]")
     for number, polygon in enumerate(value, 1):
         if not isinstance(polygon, list | tuple) or len(polygon) < _LEAST_CORNERS:
             raise ValueError(f"polygon {number} needs at least {_LEAST_CORNERS} corners, each [x, y] in pixels")
@@ -43,7 +47,9 @@ def _is_point(corner: Any) -> bool:
     )
 
 
-Ignore = Annotated[tuple[Polygon, ...] | str | None, BeforeValidator(_as_given)]
+Ignore = Annotated[
+    tuple[Polygon, ...] | str | None, BeforeValidator(partial(as_given, besides="the path of a mask image"))
+]
 """How an area is asked for: polygons, or the path of a mask image; None ignores nothing."""
 
 
