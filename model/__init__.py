@@ -28,7 +28,6 @@ from model.manifest import Calibration, Manifest, ModelBundle
 from model.measures.metrics import average_precision, f1_max, image_auroc, pixel_auroc
 from model.measures.region_metrics import aupimo, aupro
 from model.measures.splits import is_held_out, split
-from model.measures.synthetic import spoil
 from model.verdict.calibration import calibrate
 from model.verdict.masks import Findings, Region, cut
 from model.verdict.pictures import decode_heat_png, encode_heat_png, encode_mask_png
@@ -79,5 +78,4 @@ __all__ = [
     "pixel_auroc",
     "read_frame",
     "split",
-    "spoil",
 ]

@@ -224,13 +224,18 @@ class Gate(Section):
     max_false_reject_rate: float = Field(
         0.05, ge=0, le=1, description="Most held-out good images a challenger may reject"
     )
-    min_synthetic_auroc: float = Field(
-        0.7, ge=0, le=1, description="Least AUROC on synthetic defects of a first version"
+    min_sensitivity: float = Field(
+        0.55, ge=0, le=1, description="Least AUROC of a first version on faint made-up defects; 0.5 is blind"
+    )
+    sensitivity_margin: float = Field(
+        0.01, ge=0, description="How much of the champion's AUROC on made-up defects may be lost, beyond chance"
     )
     rate_margin: float = Field(
         0.02, ge=0, description="How far a challenger's false-reject rate may lie above the champion's"
     )
-    auroc_margin: float = Field(0.02, ge=0, description="How far a challenger's AUROC may lie below the champion's")
+    auroc_margin: float = Field(
+        0.02, ge=0, description="How far a challenger's AUROC on labelled images may lie below the champion's"
+    )
     int8_auroc_margin: float = Field(
         0.003, ge=0, description="How far an int8 version's AUROC may lie below that of the same version in float32"
     )

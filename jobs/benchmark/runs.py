@@ -44,6 +44,7 @@ from model.fitting.feature_cache import FeatureCache
 from model.images.frames import normalised
 from model.maps.resampling import upsample
 from model.measures.baselines import Baseline, baseline
+from model.measures.probe import PROBE_IMAGES, Sensitivity, spoiled
 from model.network.student import Method as StudentMethod
 from model.teachers import load_teacher
 from model.verdict.scored import scored, verdict_of
@@ -96,7 +97,8 @@ class WorstCase:
 class Result:
     """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn).
 
-    Rates are those at the options' target of false rejects; those that end in _1 at a target of 1%.
+    Rates are those at the options' target of false rejects; those that end in _1 at a target of 1%. sensitivity: what
+    the gate's probe of made-up defects says of it (model/measures/probe.py).
     """
 
     seed: int
@@ -113,6 +115,7 @@ class Result:
     false_reject_rate_1: float
     escape_rate_1: float
     review_rate_1: float
+    sensitivity: float
     fit_seconds: float  # without the teacher's pass, where another method of the seed has made it
     explained_variance: tuple[float, ...] | None
     level_weights: dict[str, list[float]] | None
@@ -215,12 +218,21 @@ def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase
         **_pixels(judged.scored, images),
         **at_target,
         **{f"{name}_1": rate for name, rate in at_one_percent.items()},
+        sensitivity=_sensitivity(judged, images.split(options.seed)[1][:PROBE_IMAGES], options.size),
         fit_seconds=judged.seconds,
         explained_variance=judged.explained_variance,
         level_weights=judged.level_weights,
         shifted=under,
         worst=tuple(_worst(images, judged.scored)),
     )
+
+
+def _sensitivity(judged: _Judged, good: Sequence[Frame], size: int) -> float:
+    copies = [spoiled(frame, np.random.default_rng((0, index)), size) for index, frame in enumerate(good)]
+    scores = [one.normalised_score for one in judged.judge([*good, *(copy for of in copies for copy in of)])]
+    each = len(copies[0])
+    of_copies = [scores[start : start + each] for start in range(len(good), len(scores), each)]
+    return Sensitivity.of(scores[: len(good)], of_copies).value
 
 
 def _rates(verdicts: Sequence[str], images: _Images) -> dict[str, float]:

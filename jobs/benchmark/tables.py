@@ -5,9 +5,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+import numpy as np
+
 from jobs.benchmark.runs import MEASURES, Method, Plan, Result
 from jobs.benchmark.shifts import SHIFTS
 
+LEAST_METHODS = 4
+"""Of fewer, ranks say nothing."""
 SHOWN = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo", "f1_max", "false_reject_rate", "escape_rate")
 MVTEC_AD = frozenset(
     ("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
@@ -25,7 +29,7 @@ def figures(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> dict[
     by_method = {method: _of_method(categories) for method, categories in results.items()}
     first = by_method[plan.methods[0]]
     config = {**plan.config(), "methods": list(plan.methods), "seeds": list(plan.seeds)}
-    return {"config": config, **first, "methods": by_method}
+    return {"config": config, **first, "methods": by_method, "probe": rank_correlations(plan, results)}
 
 
 def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
@@ -44,7 +48,48 @@ def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
         rows.append([method, *(_figure(mean[name]) for name in SHOWN)])
     if {category.name for category in plan.categories} == MVTEC_AD:
         rows += [[name, *(f"{value:.3f}" for value in values), *[""] * 5] for name, values in PUBLISHED.items()]
-    return "\n".join([*lines, "### Mean over categories", "", *table(["method", *SHOWN], rows), ""])
+    return "\n".join(
+        [*lines, "### Mean over categories", "", *table(["method", *SHOWN], rows), *_of_probe(plan, results)]
+    )
+
+
+def _of_probe(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> list[str]:
+    """How the probe of made-up defects ranks the methods beside image AUROC, by category; nothing of a few methods."""
+    told = rank_correlations(plan, results)
+    if not told:
+        return [""]
+    rows = [[name, f"{value:.2f}"] for name, value in told.items()]
+    return [
+        "",
+        "### The probe: Spearman's rank correlation of sensitivity and image AUROC over the methods",
+        "",
+        *table(["category", "correlation"], rows),
+        "",
+    ]
+
+
+def rank_correlations(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> dict[str, float]:
+    """Of each category, over methods (means of the seeds) that were probed, where there are enough of them."""
+    found = {}
+    for category in plan.categories:
+        means = [means_of(results[method][category.name]) for method in plan.methods]
+        pairs = [(m["sensitivity"], m["image_auroc"]) for m in means if m["sensitivity"] is not None]
+        if len(pairs) >= LEAST_METHODS:
+            found[category.name] = spearman([a for a, _ in pairs], [b for _, b in pairs if b is not None])
+    return found
+
+
+def spearman(one: Sequence[float | None], other: Sequence[float | None]) -> float:
+    """Pearson's correlation of the ranks; equal values share the mean of theirs."""
+    first, second = (_ranks(np.array(values, dtype=np.float64)) for values in (one, other))
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values_N: np.ndarray) -> np.ndarray:
+    smaller = (values_N[:, None] > values_N).sum(axis=1)
+    equal = (values_N[:, None] == values_N).sum(axis=1)
+    ranks: np.ndarray = smaller + (equal + 1) / 2
+    return ranks
 
 
 def shifted_table(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:

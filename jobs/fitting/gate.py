@@ -1,8 +1,9 @@
 """The gate before a promotion: a challenger serves only if it is no worse, and a refusal says why.
 
 Judged on images that neither version was fitted on: the good images that the champion's fit held out (a challenger
-never sees them either, for the hash of an image decides), the same ones with synthetic defects, and labelled images
-where there are any.
+never sees them either, for the hash of an image decides), copies of them with faint made-up defects
+(model/measures/probe.py), and labelled images where there are any. Both versions see the same copies, so that their
+difference has an interval, and only one that is told apart from chance refuses a challenger.
 """
 
 from collections.abc import Sequence
@@ -13,24 +14,25 @@ import numpy as np
 from jobs.fitting.area import out_of_sight
 from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
 from jobs.fitting.datasets.masks import read_mask
-from model import Engine, Frame, ImageRejected, Manifest, image_auroc, spoil
+from model import Engine, Frame, ImageRejected, Manifest, image_auroc
+from model.measures.probe import PROBE_IMAGES, Lead, Sensitivity, lead, spoiled
 from model.measures.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
-
-PROBE_IMAGES = 64
 
 
 @dataclass(frozen=True)
 class Judged:
     """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told.
 
-    float32, score_shift: of an int8 version, the same before it was quantised, and how far held-out scores moved.
+    sensitivity: AUROC of made-up defects, as probe has it image by image. float32, score_shift: of an int8 version, the
+    same before it was quantised, and how far held-out scores moved.
     """
 
     held_out: int
     false_reject_rate: float
-    synthetic_auroc: float
+    sensitivity: float
     labelled_auroc: float | None
+    probe: Sensitivity | None = field(default=None, compare=False, repr=False)
     float32: "Judged | None" = None
     score_shift: float | None = None
 
@@ -71,18 +73,21 @@ class Judge:
         manifest = engine.manifest(key)
         good = self._frames(product, held_out[:PROBE_IMAGES], manifest)
         scores = _scores(engine, good, key)
-        rng = np.random.default_rng(0)  # the same defects for every version that counts the same places
         cover, size = manifest.cover(), manifest.preprocessing.size
         hidden = cover.hidden if cover else None
-        spoiled = _scores(engine, [spoil(frame, rng, size, hidden) for frame in good], key)
+        copies = []
+        for index, frame in enumerate(good):  # the same defects for every version that counts the same places
+            copies.append(_scores(engine, spoiled(frame, np.random.default_rng((0, index)), size, hidden), key))
+        probe = Sensitivity.of(scores, copies) if good else None
         frames, kinds = self._labelled(product, labelled, manifest)
         truth = _scores(engine, frames, key)
         both = any(kinds) and not all(kinds)
         return Judged(
             held_out=len(good),
             false_reject_rate=float(np.mean([score >= 1.0 for score in scores])) if scores else 0.0,
-            synthetic_auroc=float(image_auroc([*scores, *spoiled], [0] * len(scores) + [1] * len(spoiled))),
+            sensitivity=probe.value if probe else float("nan"),
             labelled_auroc=float(image_auroc(truth, kinds)) if both else None,
+            probe=probe,
         )
 
     def flagged(self, product: str, version: str, images: Sequence[bytes]) -> list[int]:
@@ -141,10 +146,12 @@ def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
             f"it rejects {challenger.false_reject_rate:.1%} of {challenger.held_out} held-out good images "
             f"(limit {limit:.1%}){_uncertainty(challenger)}"
         )
-    floor = champion.synthetic_auroc - gate.auroc_margin if champion else gate.min_synthetic_auroc
-    if challenger.synthetic_auroc < floor:
+    if champion:
+        verdict.reasons += _less_sensitive(challenger, champion, "it", gate.sensitivity_margin)
+    elif challenger.sensitivity < gate.min_sensitivity:
         verdict.reasons.append(
-            f"it tells synthetic defects apart with AUROC {challenger.synthetic_auroc:.3f} (limit {floor:.3f})"
+            f"it tells made-up defects from good images with AUROC {challenger.sensitivity:.3f} (limit "
+            f"{gate.min_sensitivity:.3f}; 0.5 is blind)"
         )
     if champion and challenger.labelled_auroc is not None and champion.labelled_auroc is not None:
         floor = champion.labelled_auroc - gate.auroc_margin
@@ -167,16 +174,31 @@ def _lost_in_int8(judged: Judged, gate: Gate) -> list[str]:
         reasons.append(
             f"int8 moves held-out scores by {judged.score_shift:.1%} in the median (limit {gate.int8_score_shift:.1%})"
         )
-    for name, ours, theirs in (
-        ("synthetic defects", judged.synthetic_auroc, judged.float32.synthetic_auroc),
-        ("labelled images", judged.labelled_auroc, judged.float32.labelled_auroc),
-    ):
-        if ours is not None and theirs is not None and ours < theirs - gate.int8_auroc_margin:
-            reasons.append(
-                f"int8 lowers the AUROC on {name} from {theirs:.4f} to {ours:.4f} (by {gate.int8_auroc_margin:.4f} at "
-                "most); fit with precision fp32"
-            )
+    lost = _less_sensitive(judged, judged.float32, "int8", gate.int8_auroc_margin)
+    reasons += [f"{reason}; fit with precision fp32" for reason in lost]
+    ours, theirs = judged.labelled_auroc, judged.float32.labelled_auroc
+    if ours is not None and theirs is not None and ours < theirs - gate.int8_auroc_margin:
+        reasons.append(
+            f"int8 lowers the AUROC on labelled images from {theirs:.4f} to {ours:.4f} (by "
+            f"{gate.int8_auroc_margin:.4f} at most); fit with precision fp32"
+        )
     return reasons
+
+
+def _less_sensitive(one: Judged, other: Judged, name: str, margin: float) -> list[str]:
+    """Why it sees less of what is made up: by more than the margin, whatever the chance of the images."""
+    if one.probe is None or other.probe is None:
+        return []
+    found = lead(one.probe, other.probe) if one.probe.images == other.probe.images else None
+    if found is None:  # one of them refuses images that the other takes: another ignored area, say
+        difference = one.sensitivity - other.sensitivity
+        found = Lead(difference, difference, difference)
+    if found.high >= -margin:
+        return []
+    return [
+        f"{name} lowers the AUROC on made-up defects from {other.sensitivity:.3f} to {one.sensitivity:.3f}, by "
+        f"{-found.mean:.3f} (95% interval {-found.high:.3f} to {-found.low:.3f}; {margin:g} may be lost)"
+    ]
 
 
 def _uncertainty(judged: Judged) -> str:

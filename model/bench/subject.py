@@ -16,7 +16,6 @@ from model.fitting.options import FitOptions
 from model.fitting.training import Fit, StepReport
 from model.images.frames import Frame, read_frame
 from model.manifest import ModelBundle
-from model.measures.synthetic import spoil
 
 JPEG_SIDE = 512
 """Side of the photographs in pixels, as the cameras of bottle and its like deliver them."""
@@ -47,9 +46,10 @@ def drawn_photographs(count: int, side: int = JPEG_SIDE, *, defective_every: int
         inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < 0.36**2
         light = 1 + rng.normal(0, 0.05) * x + rng.normal(0, 0.05) * y
         pixels = np.where(inside, 165.0, 55.0)[..., None] * light[..., None] + rng.normal(0, 4, (side, side, 3))
-        frame = Frame(np.clip(pixels, 0, 255).astype(np.uint8), side, side)
         if defective_every and number % defective_every == defective_every - 1:
-            frame = spoil(frame, rng)
+            at_y, at_x = rng.uniform(-0.2, 0.2, 2)
+            pixels[((y - at_y) / 0.04) ** 2 + ((x - at_x) / 0.06) ** 2 < 1] -= 80  # a dark stain on the disc
+        frame = Frame(np.clip(pixels, 0, 255).astype(np.uint8), side, side)
         buffer = io.BytesIO()
         Image.fromarray(frame.pixels).save(buffer, format="JPEG", quality=90)
         files.append(buffer.getvalue())

@@ -96,7 +96,7 @@ def test_the_judge_sees_the_difference_between_good_and_spoiled(store: MemorySto
     judge = Judge(engine, engine, datasets, SETTINGS)
     judged = judge.judge("bottle", champion(store), snapshot.good, snapshot.labelled)
     assert (judged.held_out, judged.false_reject_rate) == (4, 0.0)
-    assert judged.synthetic_auroc > 0.5
+    assert judged.sensitivity > 0.5
     assert judged.labelled_auroc == 1.0
     images = [texture(50), texture(51, spot=True), texture(52)]
     assert judge.flagged("bottle", champion(store), images) == [1]
@@ -125,7 +125,7 @@ def test_a_defect_that_lies_in_the_ignored_area_alone_is_in_no_figure(store: Mem
     with_truth = [item for item in snapshot.labelled if item.kind == "good" or item.mask_sha256]
     judged = judge.judge("bottle", champion(store), snapshot.good, with_truth)
     assert judged.labelled_auroc is None
-    assert judged.synthetic_auroc > 0.5
+    assert judged.sensitivity > 0.5
 
 
 def test_a_defect_that_reaches_out_of_the_area_counts_and_pixels_within_do_not(

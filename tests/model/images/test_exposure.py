@@ -19,7 +19,7 @@ def part(seed: int = 0) -> Frame:
     """A bright part on a darker ground, both of them textured, none of it near white."""
     rng = np.random.default_rng(seed)
     pixels = rng.normal(60, 6, (SIDE, SIDE, 3))
-    pixels[16:48, 16:48] = rng.normal(120, 6, (32, 32, 3)) + [20, 0, -20]
+    pixels[16:48, 16:48] = rng.normal((140, 120, 100), 6, (32, 32, 3))
     return Frame(np.clip(pixels, 0, 255).astype(np.uint8), SIDE, SIDE)
 
 

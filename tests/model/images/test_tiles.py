@@ -23,7 +23,7 @@ from model.images.tiles import (
     training_tiles,
     whole_maps,
 )
-from model.measures.synthetic import spoil
+from model.measures.probe import spoiled
 
 SIDE = 64
 
@@ -140,7 +140,7 @@ def test_tiled_and_other_products_share_a_batch_and_score_as_alone(
 
 def test_both_backends_agree_on_tiles(tiled: ModelBundle) -> None:
     pytest.importorskip("openvino", reason="the package openvino is not installed")
-    frame = spoil(image(150, 100, 30), np.random.default_rng(0), SIDE)
+    frame = spoiled(image(150, 100, 30), np.random.default_rng(0), SIDE)[1]
     one, other = (
         Engine(lambda _: tiled, device="cpu", backend=name).score([frame], ["a"])[0]
         for name in ("torch", "openvino")  # type: ignore[arg-type]
@@ -168,13 +168,3 @@ def test_sides_that_halve_to_odd_numbers_fit(size: int) -> None:
     bundle = Fit("odd", frames[:6], frames[6:], FitOptions(size=size, steps=2, batch=4, corruptions=0)).run()
     (result,) = Engine(lambda _: bundle, device="cpu").score(frames[:1], ["a"])
     assert result.anomaly_map.shape == (size // 4, size // 4)
-
-
-def test_a_defect_is_drawn_inside_a_large_image() -> None:
-    frame = image(200, 120)
-    spoiled = spoil(frame, np.random.default_rng(3), SIDE)
-    rows, columns = np.nonzero((spoiled.pixels != frame.pixels).any(axis=2))
-    assert rows.size
-    assert np.ptp(rows) < SIDE
-    assert np.ptp(columns) < SIDE
-    assert (frame.pixels == image(200, 120).pixels).all()
