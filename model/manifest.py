@@ -154,11 +154,42 @@ class Quantisation(_Record):
     score_shift: float = Field(ge=0)
 
 
+class Borne(_Record):
+    """A tolerated change at the end of its range, and the share of good images that are rejected under it."""
+
+    change: str
+    false_reject_rate: float = Field(ge=0, le=1)
+
+
+class Bearing(_Record):
+    """What a version bears, and what of made-up defects it finds at its threshold (model/fitting/bearing.py).
+
+    images: held-out good ones that it was measured on. found, found_if_strict: shares of the made-up defects, and of
+    the same had nothing been tolerated.
+    """
+
+    images: int = Field(gt=0)
+    changes: tuple[Borne, ...]
+    found: float = Field(ge=0, le=1)
+    found_if_strict: float = Field(ge=0, le=1)
+
+    def describe(self) -> str:
+        """What is rejected under each change, and the price."""
+        each = ", ".join(f"{one.change} at {percent(one.false_reject_rate)}" for one in self.changes)
+        cost = 100 * (self.found_if_strict - self.found)
+        price = f"costs {cost:.1f} points" if cost >= 0.05 else "costs nothing"
+        return (
+            f"bears {each} false rejects (of {self.images} held-out good images); {price} of sensitivity: "
+            f"{self.found:.0%} of made-up defects are found, {self.found_if_strict:.0%} if nothing were tolerated"
+        )
+
+
 class Manifest(_Record):
     """Everything about a model but its tensors. version is empty until the bundle is stamped.
 
     ignore: what of its images doesn't count; None, or not stated, where all does. evidence: what its statistics are
-    judged by; None: a student alone, as versions were before. tolerance: what it was told to bear, None before that.
+    judged by; None: a student alone, as versions were before. tolerance: what it was told to bear, None before that;
+    bearing: what it does bear.
     heldout_scores: raw image scores that the threshold came from, in the order of heldout_sha256.
     """
 
@@ -176,6 +207,7 @@ class Manifest(_Record):
     calibration: Calibration
     evidence: Evidence | None = None
     tolerance: Tolerance | None = None
+    bearing: Bearing | None = None
     quantisation: Quantisation | None = None
     training: Training
     metrics: dict[str, float] = {}

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from jobs.benchmark.layouts import Category
-from jobs.benchmark.shifts import under_shifts
+from jobs.benchmark.shifts import discoloured_found, under_shifts
 from jobs.fitting.datasets import GOOD
 from jobs.fitting.datasets.masks import encoded, read_truth
 from model import (
@@ -121,11 +121,13 @@ class Result:
     level_weights: dict[str, list[float]] | None
     shifted: dict[str, dict[str, float]] | None
     """Of each shift false rejects, escapes, image AUROC; none where the test images were measured as they are alone."""
+    discoloured: dict[str, float] | None
+    """Shares of good test images found out once they are discoloured (jobs/benchmark/shifts.py); none as above."""
     worst: tuple[WorstCase, ...]
     """The highest-scored good and the lowest-scored defective images."""
 
 
-_NO_MEASURES = ("seed", "explained_variance", "level_weights", "shifted", "worst")
+_NO_MEASURES = ("seed", "explained_variance", "level_weights", "shifted", "discoloured", "worst")
 MEASURES = tuple(field.name for field in fields(Result) if field.name not in _NO_MEASURES)
 
 
@@ -207,6 +209,7 @@ def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase
     judged = judge(images, method, options, on_phase)
     on_phase("measuring", 0, 1)
     under = under_shifts(judged.judge, images.test, images.defective) if shifted else None
+    good = [frame for frame, is_bad in zip(images.test, images.defective, strict=True) if not is_bad]
     scores = [one.normalised_score for one in judged.scored]
     at_target = _rates([one.verdict for one in judged.scored], images)
     at_one_percent = _rates([verdict_of(one.score, judged.at_one_percent) for one in judged.scored], images)
@@ -223,6 +226,7 @@ def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase
         explained_variance=judged.explained_variance,
         level_weights=judged.level_weights,
         shifted=under,
+        discoloured=discoloured_found(judged.judge, good) if shifted else None,
         worst=tuple(_worst(images, judged.scored)),
     )
 

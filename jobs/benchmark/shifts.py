@@ -32,6 +32,30 @@ SHIFTS: dict[str, Shift] = {
 """Pixels are those of the resized image; a shift moves along both axes; noise is in gray levels of 255."""
 
 
+TINT = (1.0, 0.85, 0.85)
+"""Of red, green and blue: a reddish discolouration."""
+
+
+def discoloured_found(judge: Callable[[Sequence[Frame]], list[Scored]], good: Sequence[Frame]) -> dict[str, float]:
+    """Shares of good test images that are rejected once all of the image, or an ellipse of a ninth, is discoloured.
+
+    What a fit bears or takes out of the light must not hide these.
+    """
+    found = {}
+    for name, radius in (("all", 9.0), ("a ninth", 0.376)):
+        frames = []
+        for index, frame in enumerate(good):
+            height, width = frame.pixels.shape[:2]
+            centre_y, centre_x = np.random.default_rng(index).uniform(-0.3, 0.3, 2)
+            y, x = np.mgrid[-1 : 1 : height * 1j, -1 : 1 : width * 1j]
+            inside = (y - centre_y) ** 2 + (x - centre_x) ** 2 < radius**2
+            tinted = np.where(inside[..., None], frame.pixels * np.array(TINT), frame.pixels)
+            frames.append(Frame(np.rint(tinted).astype(np.uint8), frame.width, frame.height))
+        judged = judge(frames)
+        found[name] = sum(one.verdict == "NotOK" for one in judged) / max(1, len(judged))
+    return found
+
+
 def under_shifts(
     judge: Callable[[Sequence[Frame]], list[Scored]], frames: Sequence[Frame], defective: Sequence[bool]
 ) -> dict[str, dict[str, float]]:

@@ -102,11 +102,14 @@ def shifted_table(plan: Plan, results: dict[Method, dict[str, list[Result]]]) ->
             cells = [
                 " / ".join(_figure(_mean([of[name][key] for of in seeds])) for key in _OF_A_SHIFT) for name in SHIFTS
             ]
+            tints = [result.discoloured for result in results[method][category.name] if result.discoloured]
+            cells += [_figure(_mean([of[name] for of in tints])) for name in _TINTS]
             rows.append([method, *cells])
-        lines += [f"#### {category.name}", "", *table(["method", *SHIFTS], rows), ""]
+        lines += [f"#### {category.name}", "", *table(["method", *SHIFTS, *_TINTS.values()], rows), ""]
     return "\n".join(lines)
 
 
+_TINTS = {"all": "found: discoloured", "a ninth": "found: a ninth discoloured"}
 _OF_A_SHIFT = ("false_reject_rate", "escape_rate", "image_auroc")
 
 

@@ -66,6 +66,10 @@ def _shared(command: Any) -> Any:
     help="What fits are to bear, as fit.tolerate: light=30%,shift_px=6.  [default: small ranges]",
 )  # fmt: skip
 @click.option(
+    "--exposure", type=click.Choice(["off", "image", "border"]), default="off", show_default=True,
+    help="Bring images' light to that of the good ones, as fit.exposure.",
+)  # fmt: skip
+@click.option(
     "--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="JSON",
     help="Figures of another run (--json) of the same categories and seeds, by another version say, to set beside.",
 )  # fmt: skip
@@ -83,6 +87,7 @@ def benchmark(
     tiles: bool,
     shifted: bool,
     tolerate: dict[str, Any],
+    exposure: str,
     against: Path | None,
 ) -> None:
     """Measure methods on every category in FOLDER, by one protocol.
@@ -105,7 +110,8 @@ def benchmark(
     if tiles and (resized := UNTRAINED & {*methods}):
         names = ", ".join(sorted(resized))
         raise click.UsageError(f"{names}: what trains nothing sees resized images alone: leave out --tiles, or it")
-    options = {"precision": precision, "tiles": tiles} | ({"tolerate": tolerate} if tolerate else {})
+    options = {"precision": precision, "tiles": tiles, "exposure": exposure}
+    options |= {"tolerate": tolerate} if tolerate else {}
     plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, **options)
     if against:
         plan, results = with_those_of(against, plan, results)

@@ -19,12 +19,14 @@ from model.images.tolerance import Tolerance, jittered
 class Prepared:
     """As the network sees them. train: frames, or tiles of them. borne: a tolerated copy of each, or none.
 
-    held_out: one tolerated copy of each, no more, so that they stay independent draws of what is to come.
+    held_out: one tolerated copy of each, no more, so that they stay independent draws of what is to come; unchanged:
+    the same as they are.
     """
 
     train: list[Frame]
     borne: list[Frame]
     held_out: list[Frame]
+    unchanged: list[Frame]
     exposure: Exposure | None
 
 
@@ -42,11 +44,11 @@ def prepared(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOpti
     calibrated_on = in_light(_copies(held_out, tolerate, options.seed, 1, cover) or held_out)
     if not options.tiles:
         copies = _copies(train, tolerate, options.seed, 0, cover)
-        return Prepared(in_light(train), in_light(copies), calibrated_on, exposure)
+        return Prepared(in_light(train), in_light(copies), calibrated_on, in_light(held_out), exposure)
     if exposure:  # a tile's light is its image's, which is the same in all images from here on
         tolerate = tolerate.model_copy(update={"light": 0.0})
     tiles = training_tiles(in_light(train), options.size, options.seed, cover)
-    return Prepared(tiles, _copies(tiles, tolerate, options.seed, 0, None), calibrated_on, exposure)
+    return Prepared(tiles, _copies(tiles, tolerate, options.seed, 0, None), calibrated_on, in_light(held_out), exposure)
 
 
 def as_scored(frame: Frame, cover: Cover | None) -> Frame:

@@ -23,17 +23,15 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from model.engine.backend import LoadedStudent
 from model.engine.openvino_backend import Levels, OpenVINOBackend
 from model.engine.openvino_graphs import plain_student_graph, runtime, serialised, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import FitError
-from model.evidence.evidence import Evidence
+from model.fitting.recalibration import raw_maps, recalibrated
 from model.images.frames import Frame
-from model.images.tiles import parts, whole
-from model.manifest import INT8_PREFIX, Manifest, ModelBundle, Quantisation
+from model.manifest import INT8_PREFIX, ModelBundle, Quantisation
 from model.teachers import teacher_spec
-from model.verdict.scored import calibrated, judged, peaks
+from model.verdict.scored import judged
 
 if TYPE_CHECKING:
     import openvino
@@ -52,8 +50,8 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
         raise FitError(f"{bundle.manifest.product}/{bundle.manifest.version} is int8 already")
     manifest = bundle.manifest
     reference = OpenVINOBackend()
-    loaded = reference.load(bundle)
-    before = _scores(_maps(reference, loaded, manifest, held_out), manifest.evidence)
+    maps = raw_maps(reference, reference.load(bundle), manifest, held_out)
+    before = np.array([judged(maps_KHW, manifest.evidence)[1] for maps_KHW in maps])
 
     frames = [train[place] for place in np.unique(np.linspace(0, len(train) - 1, RANGE_IMAGES).astype(int))]
     graphs = {}
@@ -69,34 +67,12 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
     graphs["student"] = serialised(student)
     draft = _with_graphs(bundle, graphs, len(frames))
 
-    backend = OpenVINOBackend()
-    loaded = backend.load(draft)
-    maps = _maps(backend, loaded, draft.manifest, held_out)
-    evidence = Evidence.learned(peaks(maps)) if manifest.evidence else None
-    target = manifest.calibration.target_false_reject_rate
-    calibration, told_scores = calibrated(maps, evidence, manifest.cover(), target)
-    scores = np.array(told_scores)
+    anew = recalibrated(draft, OpenVINOBackend(), held_out)
+    scores = np.array(anew.manifest.heldout_scores)
     shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
     told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
-    anew = {"calibration": calibration, "evidence": evidence, "heldout_scores": told_scores, "quantisation": told}
-    return ModelBundle(draft.manifest.model_copy(update=anew), draft.weights)
-
-
-def _maps(
-    backend: OpenVINOBackend, student: LoadedStudent, manifest: Manifest, frames: Sequence[Frame]
-) -> list[np.ndarray]:
-    size, tiled, cover = manifest.preprocessing.size, manifest.preprocessing.tiles, manifest.cover()
-
-    def maps(frame: Frame) -> list[np.ndarray]:
-        seen = parts(frame, size, tiled, cover)
-        return [backend.maps(backend.features(manifest, [part]), [student])[0] for part in seen]
-
-    return [whole(maps(frame), frame, size, tiled, cover) for frame in frames]
-
-
-def _scores(maps: Sequence[np.ndarray], evidence: Evidence | None) -> np.ndarray:
-    return np.array([judged(maps_KHW, evidence)[1] for maps_KHW in maps])
+    return ModelBundle(anew.manifest.model_copy(update={"quantisation": told}), anew.weights)
 
 
 def _with_graphs(bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], images: int) -> ModelBundle:

@@ -21,15 +21,18 @@ from typing import Literal
 import numpy as np
 import torch
 
+from model.engine.choice import make_backend
 from model.engine.serving_form import serving_form
 from model.errors import FitError
 from model.evidence.evidence import Evidence
+from model.fitting.bearing import borne
 from model.fitting.checkpoint import Facts, restore_checkpoint, save_checkpoint
 from model.fitting.corruption import corrupted
 from model.fitting.feature_cache import FeatureCache
 from model.fitting.held_out import examine
 from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
 from model.fitting.preparation import as_scored, prepared
+from model.fitting.recalibration import recalibrated
 from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
 from model.images.tiles import counted_parts, parts, whole_maps
@@ -40,7 +43,7 @@ from model.teachers.teacher import Recipe
 from model.verdict.calibration import LEAST_HELD_OUT
 from model.verdict.scored import calibrated, peaks
 
-Phase = Literal["features", "training", "calibration", "quantisation"]
+Phase = Literal["features", "training", "calibration", "bearing", "quantisation"]
 
 LEAST_TRAIN = 4
 _WEIGHT_DECAY = 0.01
@@ -91,7 +94,8 @@ class Fit:
         self._cover = ignore.cover(options.size, options.tiles) if ignore else None
         images = prepared(train, held_out, options, self._cover)
         self._train, self._borne, self._held_out = images.train, images.borne, images.held_out
-        self._exposure = images.exposure
+        self._unchanged, self._exposure = images.unchanged, images.exposure
+        self._as_read = list(held_out)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self._teacher = load_teacher(options.backbone, self.device)
@@ -129,6 +133,8 @@ class Fit:
             started = time.monotonic()
             report(StepReport(self._step, self.options.steps, self._loss, "training"))
         bundle = self._bundle(cache, report, started)
+        if self._borne:
+            bundle = self._with_bearing(bundle, cache, report)
         if self.options.precision == "fp32":
             return bundle
         # Only here: it needs packages that float32 does not.
@@ -303,6 +309,28 @@ class Fit:
             weights_bytes=len(weights),
         )
         return ModelBundle(manifest, weights)
+
+    def _with_bearing(
+        self, bundle: ModelBundle, cache: FeatureCache, report: Callable[[StepReport], None]
+    ) -> ModelBundle:
+        """What it bears and costs, beside the same version had it been told to tolerate nothing."""
+        report(StepReport(0, 1, math.nan, "bearing"))
+        started = time.monotonic()
+        student = bundle.student().to(self.device)
+        if student.statistics is not None:
+            student.statistics.fit(lambda: map(student.targets.all, self._good(cache)))
+        weights = student_weights(student)
+        facts = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "weights_bytes": len(weights)}
+        strict = ModelBundle(bundle.manifest.model_copy(update=facts), weights)
+        backend = make_backend(device=str(self.device))
+        strict = recalibrated(strict, backend, self._unchanged)
+        bearing = borne(bundle, strict, self._as_read, str(self.device))
+        self._seconds += time.monotonic() - started
+        report(StepReport(1, 1, math.nan, "bearing"))
+        training = bundle.manifest.training.model_copy(update={"seconds": self._seconds})
+        return ModelBundle(
+            bundle.manifest.model_copy(update={"bearing": bearing, "training": training}), bundle.weights
+        )
 
 
 def batch_indexes(options: FitOptions, images: int, step: int) -> list[int]:
