@@ -63,18 +63,22 @@ OnPhase = Callable[[str, int, int], None]
 
 @dataclass(frozen=True)
 class Plan:
-    """What is run: every category with every method and seed. shifted: under shifts, too (jobs/benchmark/shifts.py)."""
+    """What is run: every category with every method and seed. shifted: under shifts, too (jobs/benchmark/shifts.py).
+
+    images: good ones that fits get, other ones for each seed; none: all.
+    """
 
     categories: tuple[Category, ...]
     methods: tuple[Method, ...]
     seeds: tuple[int, ...]
     options: FitOptions
     shifted: bool = False
+    images: int | None = None
 
     def config(self) -> dict[str, Any]:
         """What results depend on besides category, method and seed."""
         options = self.options.model_dump(mode="json", exclude={"method", "seed", "cache_limit_bytes"})
-        return options | ({"shifted": True} if self.shifted else {})
+        return options | ({"shifted": True} if self.shifted else {}) | ({"images": self.images} if self.images else {})
 
 
 @dataclass(frozen=True)
@@ -164,7 +168,7 @@ def run_plan(
             result = _read(file)
         else:
             if images is None or images[0] != category.name:
-                images = (category.name, _Images(category, plan.options.size, plan.options.tiles))
+                images = (category.name, _Images(category, plan.options.size, plan.options.tiles, plan.images))
             options = plan.options.model_copy(update={"seed": seed})
             result = _run(images[1], method, options, on_phase, shifted=plan.shifted)
             file.write_text(json.dumps(asdict(result), indent=2) + "\n")
@@ -176,12 +180,13 @@ def run_plan(
 class _Images:
     """A category's frames and masks, read once for all methods and seeds."""
 
-    def __init__(self, category: Category, size: int, tiled: bool = False) -> None:
+    def __init__(self, category: Category, size: int, tiled: bool = False, most: int | None = None) -> None:
         read = partial(read_frame, size=size, tiled=tiled)
         good = [path.read_bytes() for path in category.train]
         self.name = category.name
         self._good = [read(data) for data in good]
         self._good_digests = [hashlib.sha256(data).hexdigest() for data in good]
+        self._most = most
         self.test = [read(image.path.read_bytes()) for image in category.test]
         self.files = category.test
         self.defective = [image.kind != GOOD for image in category.test]
@@ -189,10 +194,11 @@ class _Images:
         self.features: tuple[int, FeatureCache | None] = (-1, None)  # of the last seed
 
     def split(self, seed: int) -> tuple[list[Frame], list[Frame]]:
-        """Good images to learn from and held-out ones: another seed holds out others."""
-        ids = [hashlib.sha256(f"{seed} {digest}".encode()).hexdigest() for digest in self._good_digests]
-        train_at, held_at = split(ids, HELD_OUT_FRACTION)
-        return [self._good[index] for index in train_at], [self._good[index] for index in held_at]
+        """Good images to learn from and held-out ones: another seed holds out, and leaves out, others."""
+        drawn = sorted(range(len(self._good)), key=lambda index: _digest_of(f"draw {seed}", self._good_digests[index]))
+        chosen = sorted(drawn[: self._most])
+        train_at, held_at = split([_digest_of(str(seed), self._good_digests[index]) for index in chosen])
+        return [self._good[chosen[at]] for at in train_at], [self._good[chosen[at]] for at in held_at]
 
     def _mask(self, paths: Sequence[Path], kind: str, index: int) -> np.ndarray | None:
         """Ground truth at the image's size: empty for a good image, None for a defect that nobody drew."""
@@ -335,6 +341,10 @@ def _worst(images: _Images, results: Sequence[Scored]) -> Iterator[WorstCase]:
             heat=base64.b64encode(encode_heat_png(replace(one, width=side, height=side))).decode(),
             mask=base64.b64encode(encode_mask_png(cut(one).mask)).decode(),
         )
+
+
+def _digest_of(purpose: str, digest: str) -> str:
+    return hashlib.sha256(f"{purpose} {digest}".encode()).hexdigest()
 
 
 def _share(verdicts: Sequence[str], which: str) -> float:

@@ -70,6 +70,9 @@ def _shared(command: Any) -> Any:
     help="Bring images' light to that of the good ones, as fit.exposure.",
 )  # fmt: skip
 @click.option(
+    "--images", type=click.IntRange(min=10), help="Good images that fits get, other ones for each seed.  [default: all]"
+)
+@click.option(
     "--against", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="JSON",
     help="Figures of another run (--json) of the same categories and seeds, by another version say, to set beside.",
 )  # fmt: skip
@@ -88,6 +91,7 @@ def benchmark(
     shifted: bool,
     tolerate: dict[str, Any],
     exposure: str,
+    images: int | None,
     against: Path | None,
 ) -> None:
     """Measure methods on every category in FOLDER, by one protocol.
@@ -112,7 +116,9 @@ def benchmark(
         raise click.UsageError(f"{names}: what trains nothing sees resized images alone: leave out --tiles, or it")
     options = {"precision": precision, "tiles": tiles, "exposure": exposure}
     options |= {"tolerate": tolerate} if tolerate else {}
-    plan, results = _run(folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, **options)
+    plan, results = _run(
+        folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, images=images, **options
+    )
     if against:
         plan, results = with_those_of(against, plan, results)
     parts = [markdown(plan, results), leads_table(results, plan.methods)]
@@ -170,6 +176,7 @@ def _run(
     methods: tuple[str, ...],
     *,
     shifted: bool = False,
+    images: int | None = None,
     **options: Any,
 ) -> Any:
     from jobs.benchmark import Plan, categories, run_plan
@@ -188,6 +195,7 @@ def _run(
         seeds=tuple(range(seeds)),
         options=FitOptions.model_validate({"backbone": backbone, "size": size, **chosen}),
         shifted=shifted,
+        images=images,
     )
     with Screen().runs("Benchmark") as (on_run, on_phase):
         return plan, run_plan(plan, out / "runs", on_run, on_phase)

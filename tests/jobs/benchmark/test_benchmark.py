@@ -14,7 +14,7 @@ from PIL import Image
 
 from jobs.benchmark import Plan, Result, categories, run_plan
 from jobs.benchmark.ablation import difference
-from jobs.benchmark.runs import METHODS, _share
+from jobs.benchmark.runs import METHODS, _Images, _share
 from jobs.benchmark.tables import MVTEC_AD, figures, markdown
 from jobs.cli import main
 from jobs.cli.benchmark import METHODS as OFFERED
@@ -128,6 +128,18 @@ def test_every_method_is_measured_with_every_seed_and_a_finished_run_is_not_repe
     text = markdown(plan, results)
     assert text.count("| knn |") == 2
     assert "published" not in text
+
+
+def test_fewer_images_are_others_for_each_seed(drawn: Path) -> None:
+    (category,) = categories(drawn)
+    images = _Images(category, 64, most=10)
+    drawn_by = []
+    for seed in (0, 1, 0):
+        train, held_out = images.split(seed)
+        assert (len(train), len(held_out)) == (5, 5)  # half at most: eight would be held out
+        drawn_by.append({frame.pixels.tobytes() for frame in (*train, *held_out)})
+    assert drawn_by[0] == drawn_by[2] != drawn_by[1]
+    assert sum(map(len, _Images(category, 64).split(0))) == 20
 
 
 def test_leads_are_paired_by_category_and_seed() -> None:
