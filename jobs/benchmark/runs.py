@@ -101,8 +101,9 @@ class WorstCase:
 class Result:
     """Figures of one run; shares of 1, None where the category does not allow the measure (no masks drawn).
 
-    Rates are those at the options' target of false rejects; those that end in _1 at a target of 1%. sensitivity: what
-    the gate's probe of made-up defects says of it (model/measures/probe.py).
+    Rates are those at the options' target of false rejects; those that end in _1 at a target of 1%. mask_iou: mean over
+    defective images that have a truth and were given a mask. sensitivity: what the gate's probe of made-up defects says
+    of it (model/measures/probe.py).
     """
 
     seed: int
@@ -113,6 +114,7 @@ class Result:
     aupro: float | None
     aupro_05: float | None
     aupimo: float | None
+    mask_iou: float | None
     false_reject_rate: float
     escape_rate: float
     review_rate: float
@@ -315,14 +317,25 @@ def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, Any]:
     pairs = [(one, mask) for one, mask in zip(results, images.masks, strict=True) if mask is not None]
     masks = [mask for _, mask in pairs]
     if not any(mask.any() for mask in masks):
-        return {"pixel_auroc": None, "aupro": None, "aupro_05": None, "aupimo": None}
+        return {"pixel_auroc": None, "aupro": None, "aupro_05": None, "aupimo": None, "mask_iou": None}
     maps = [upsample(one.place_map, one.height, one.width) for one, _ in pairs]
     return {
         "pixel_auroc": pixel_auroc(maps, masks),
         "aupro": aupro(maps, masks, 0.3),
         "aupro_05": aupro(maps, masks, 0.05),
         "aupimo": aupimo(maps, masks),
+        "mask_iou": _mask_iou(pairs),
     }
+
+
+def _mask_iou(pairs: Sequence[tuple[Scored, np.ndarray]]) -> float | None:
+    """Mean over the delivered masks of defective images; none where no mask was delivered."""
+    found = [
+        float((mask & truth).sum() / (mask | truth).sum())
+        for one, truth in pairs
+        if truth.any() and (mask := cut(one).mask > 0).any()
+    ]
+    return sum(found) / len(found) if found else None
 
 
 def _worst(images: _Images, results: Sequence[Scored]) -> Iterator[WorstCase]:

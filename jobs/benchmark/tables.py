@@ -12,7 +12,7 @@ from jobs.benchmark.shifts import SHIFTS
 
 LEAST_METHODS = 4
 """Of fewer, ranks say nothing."""
-SHOWN = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "aupimo", "f1_max", "false_reject_rate", "escape_rate")
+SHOWN = ("image_auroc", "pixel_auroc", "aupro", "aupro_05", "mask_iou", "false_reject_rate", "escape_rate")
 MVTEC_AD = frozenset(
     ("bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal_nut", "pill", "screw", "tile",
      "toothbrush", "transistor", "wood", "zipper")
@@ -47,7 +47,7 @@ def markdown(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:
         mean = _of_method(results[method])["mean"]
         rows.append([method, *(_figure(mean[name]) for name in SHOWN)])
     if {category.name for category in plan.categories} == MVTEC_AD:
-        rows += [[name, *(f"{value:.3f}" for value in values), *[""] * 5] for name, values in PUBLISHED.items()]
+        rows += [[name, *map(_figure, values), *[""] * (len(SHOWN) - 3)] for name, values in PUBLISHED.items()]
     return "\n".join(
         [*lines, "### Mean over categories", "", *table(["method", *SHOWN], rows), *_of_probe(plan, results)]
     )
