@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from jobs.cli.outputs import OutputFile
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -22,6 +24,7 @@ def datasets() -> None:
     \b
     Example:  linewatch datasets list
               linewatch datasets show bottle
+              linewatch datasets odd bottle
               linewatch datasets repair bottle
     """
 
@@ -112,6 +115,69 @@ def repair(config: Path | None, product: str) -> None:
         screen.say(f"{product}: repaired; the latest snapshot is {done.snapshot.digest[:12]} with {counts}")
     else:
         screen.say(f"{product}: nothing to repair; snapshot {done.snapshot.digest[:12]} with {counts} is whole")
+
+
+@datasets.command()
+@click.argument("product")
+@click.option("--most", default=24, show_default=True, type=click.IntRange(min=1), help="How many to show.")
+@click.option(
+    "--page", type=OutputFile(), metavar="FILE", help="The page with the pictures.  [default: odd-PRODUCT.html]"
+)
+@click.pass_obj
+def odd(config: Path | None, product: str, most: int, page: Path | None) -> None:
+    """Show the good images of PRODUCT that are most unlike the others, to look at before a fit learns from them.
+
+    One wrong image among the good ones teaches that its defect is good, or moves the threshold until defects pass. Each
+    image is judged by what the other half of the images say; what is odd is marked in a page with pictures. Nothing is
+    taken out: 'linewatch datasets leave-out' does that, by a person's word.
+
+    \b
+    Example:  linewatch datasets odd bottle
+              linewatch datasets leave-out bottle 017.png 203.png
+    """
+    from rich.table import Table
+
+    from jobs.fitting.datasets import Datasets
+    from jobs.fitting.odd import oddest, write_odd
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from jobs.session.terminal import printable
+    from model.measures.oddness import ODD
+
+    settings = load_settings(config)
+    store, screen = Datasets(open_store(settings)), Screen()
+    with screen.step(f"Looking at the good images of {product}") as step:
+        options, limits = settings.fit_options(product), settings.limits.images
+        found, looked_at = oddest(store, product, options, limits, most, step.advance)
+    path = page or Path(f"odd-{product}.html")
+    write_odd(path, product, found, looked_at)
+    table = Table("image", "sha256", "deviations above the usual", box=None)
+    for one in found:
+        if one.z >= ODD:
+            table.add_row(printable(one.item.name), one.item.sha256[:12], f"{one.z:.1f}")
+    if table.row_count:
+        _print(table)
+    else:
+        click.echo(f"none of {looked_at} good images is odd")
+    click.echo(f"Pictures: {path}")
+
+
+@datasets.command("leave-out")
+@click.argument("product")
+@click.argument("images", nargs=-1, required=True)
+@click.pass_obj
+def leave_out(config: Path | None, product: str, images: tuple[str, ...]) -> None:
+    """Take good IMAGES of PRODUCT out of what the next fit learns from: by name, or the beginning of their sha256.
+
+    A new snapshot is written without them; the files stay in S3, and the versions that were fitted on them stay as
+    they are. Another ingest of the same files brings them back.
+    """
+    from jobs.fitting.datasets import Datasets
+    from jobs.fitting.odd import without
+    from jobs.session.connect import load_settings, open_store
+
+    snapshot = Datasets(open_store(load_settings(config))).publish(product, lambda latest: without(latest, set(images)))
+    click.echo(f"{product}: {len(snapshot.good)} good images are left, in snapshot {snapshot.digest[:12]}")
 
 
 def _by_kind(kinds: "dict[tuple[str, str], list[Item]]") -> "Table":

@@ -103,3 +103,40 @@ def test_a_terminal_that_is_not_utf_8_shows_what_it_can() -> None:
     assert told.returncode == 0, told.stderr.decode()
     assert rb"Pr\u00fcfung.gif" in told.stdout
     assert b"1 new" in told.stdout
+
+
+def test_the_odd_image_is_shown_and_left_out_by_a_persons_word(store: MemoryStore, tmp_path: Path) -> None:
+    bring(store, "bottle", 20)
+    Path("odd").mkdir()
+    Path("odd/finger.png").write_bytes(texture(99, spot=True))
+    Datasets(store).ingest(Path("odd"), "bottle", limits=ImageLimits())
+    result = run("datasets", "odd", "bottle", "--page", str(tmp_path / "page.html"), "--most", "5")
+    assert result.exit_code == 0, result.output
+    named = [line.split()[0] for line in result.output.splitlines() if ".png" in line]
+    assert named[0] == "finger.png"
+    page = (tmp_path / "page.html").read_text()
+    assert page.index("finger.png") < page.index(".png")  # the oddest comes first
+    assert page.count("<figure>") == 5
+    assert "http" not in page.replace("http-equiv", "")
+    before = Datasets(store).latest("bottle")
+    result = run("datasets", "leave-out", "bottle", "finger.png")
+    assert result.exit_code == 0, result.output
+    after = Datasets(store).latest("bottle")
+    assert {item.name for item in before.good} - {item.name for item in after.good} == {"finger.png"}
+    assert f"20 good images are left, in snapshot {after.digest[:12]}" in result.output
+    assert Datasets(store).snapshot("bottle", before.digest) == before
+    assert "finger.png" not in run("datasets", "odd", "bottle").output
+
+
+def test_what_can_not_be_left_out_is_said(store: MemoryStore) -> None:
+    bring(store, "bottle", 12)
+    before = Datasets(store).latest("bottle")
+    result = run("datasets", "leave-out", "bottle", "000.png", "nothing.png")
+    assert result.exit_code == 1
+    assert (
+        "no good image is called 'nothing.png': 'linewatch datasets show bottle --images' lists them" in result.output
+    )
+    assert Datasets(store).latest("bottle") == before
+    assert run("datasets", "leave-out", "bottle", before.good[0].sha256[:8]).exit_code == 0
+    bring(store, "cap", 3)
+    assert "what is odd among fewer than 10 nobody can tell" in run("datasets", "odd", "cap").output
