@@ -24,6 +24,7 @@ from model.images.exposure import Exposure
 from model.images.frames import Frame, ImageLimits, Resize, read_frame
 from model.images.ignored import Cover, IgnoredArea
 from model.images.reading import AS_THE_FILE_SAYS, Reading
+from model.images.registration import Registration
 from model.images.tolerance import Tolerance
 from model.measures.proportions import percent, percent_interval
 from model.measures.splits import HELD_OUT_FRACTION
@@ -47,7 +48,8 @@ class Backbone(_Record):
 
 class Preprocessing(_Record):
     """size: side in pixels; mean, std: of RGB in 0..1; resize: how an image is brought to its size; tiles: cut, not
-    resized; reading: what the product's images mean where files don't say; exposure: the light they are brought to.
+    resized; reading: what the product's images mean where files don't say; exposure: the light they are brought to;
+    registration: the place.
     """
 
     size: int = Field(gt=0)
@@ -57,6 +59,7 @@ class Preprocessing(_Record):
     tiles: bool = False
     reading: Reading = AS_THE_FILE_SAYS
     exposure: Exposure | None = None
+    registration: Registration | None = None
 
     def read(self, data: bytes, limits: ImageLimits | None = None) -> Frame:
         """Bytes to the frame that the model takes. Raises ImageRejected."""

@@ -69,6 +69,7 @@ def _shared(command: Any) -> Any:
     "--exposure", type=click.Choice(["off", "image", "border"]), default="off", show_default=True,
     help="Bring images' light to that of the good ones, as fit.exposure.",
 )  # fmt: skip
+@click.option("--align", is_flag=True, help="Bring parts to one place first where it helps, as fit.align.")
 @click.option(
     "--images", type=click.IntRange(min=10), help="Good images that fits get, other ones for each seed.  [default: all]"
 )
@@ -91,6 +92,7 @@ def benchmark(
     shifted: bool,
     tolerate: dict[str, Any],
     exposure: str,
+    align: bool,
     images: int | None,
     against: Path | None,
 ) -> None:
@@ -114,7 +116,7 @@ def benchmark(
     if tiles and (resized := UNTRAINED & {*methods}):
         names = ", ".join(sorted(resized))
         raise click.UsageError(f"{names}: what trains nothing sees resized images alone: leave out --tiles, or it")
-    options = {"precision": precision, "tiles": tiles, "exposure": exposure}
+    options = {"precision": precision, "tiles": tiles, "exposure": exposure, "align": align}
     options |= {"tolerate": tolerate} if tolerate else {}
     plan, results = _run(
         folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, images=images, **options

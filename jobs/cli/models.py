@@ -87,6 +87,8 @@ def fit(
     for product, version in versions.items():
         manifest = releases.registry.manifest(product, version)
         screen.say(f"{product} {version}: {manifest.calibration.describe()}")
+        if manifest.preprocessing.registration:
+            screen.say(f"{product} {version}: {manifest.preprocessing.registration.describe()}")
         if manifest.bearing:
             screen.say(f"{product} {version}: {manifest.bearing.describe()}")
         if highest := releases.highest_held_out(manifest):
@@ -206,6 +208,8 @@ def show_version(config: Path | None, product: str, version: str | None) -> None
     manifest = registry.manifest(product, version)
     click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
     click.echo(manifest.calibration.describe(), err=True)
+    if manifest.preprocessing.registration:
+        click.echo(manifest.preprocessing.registration.describe(), err=True)
     if manifest.bearing:
         click.echo(manifest.bearing.describe(), err=True)
     if manifest.ignore:

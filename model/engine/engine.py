@@ -23,6 +23,7 @@ from model.engine.backend import Backend, LoadedStudent
 from model.engine.choice import BackendName, make_backend
 from model.images.frames import Frame
 from model.images.ignored import Cover
+from model.images.registration import Pose, moved_along, straightened
 from model.images.tiles import parts, whole
 from model.manifest import Manifest, ModelBundle, Preprocessing, TeacherKey
 from model.verdict.scored import Scored, scored
@@ -110,12 +111,16 @@ class Engine:
         residents = {key: self._resident(key) for key in dict.fromkeys(keys)}
         pieces: list[Frame] = []
         owners: list[int] = []
+        poses: dict[int, Pose] = {}
         for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
             preprocessing = residents[key].manifest.preprocessing
             _check(index, frame, key, preprocessing)
             if preprocessing.exposure:
                 cover = residents[key].cover
                 frame = preprocessing.exposure.scaled(frame, cover.hidden if cover else None)
+            if preprocessing.registration and preprocessing.registration.on:
+                poses[index] = preprocessing.registration.pose(frame)
+                frame = straightened(frame, poses[index])
             own = parts(frame, preprocessing.size, preprocessing.tiles, residents[key].cover)
             pieces += own
             owners += [index] * len(own)
@@ -128,9 +133,11 @@ class Engine:
             ):
                 maps[owners[row]].append(map_HW)
         results = []
-        for frame, key, own_maps in zip(frames, keys, maps, strict=True):
+        for index, (frame, key, own_maps) in enumerate(zip(frames, keys, maps, strict=True)):
             manifest, cover = residents[key].manifest, residents[key].cover
             image_maps = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
+            if index in poses:  # peaks stay as they are: they are calibrated where parts lie alike
+                image_maps = np.stack([moved_along(image_maps[0], poses[index]), *image_maps[1:]])
             ignored = cover.mask_HW if cover else None
             results.append(
                 scored(image_maps, manifest.calibration, frame.width, frame.height, ignored, manifest.evidence)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from model.images.exposure import ExposureOption
 from model.images.polygons import Ignore
@@ -48,6 +48,7 @@ class FitOptions(Reading):
     exposure: ExposureOption = Field(
         None, description="Bring each image's light to the good ones': by the whole image, its border, or polygons."
     )
+    align: bool = Field(False, description="Bring parts to one place first, where good images say that it helps.")
     precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
     batch: int = Field(16, ge=2, description="Images per step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
@@ -58,6 +59,17 @@ class FitOptions(Reading):
     cache_limit_bytes: int = Field(
         1 << 30, ge=0, description="Teacher features beyond this go to a memory-mapped temporary file."
     )
+
+    @model_validator(mode="after")
+    def _alignable(self) -> FitOptions:
+        others = {
+            "tiles": self.tiles,
+            "ignore": self.ignore is not None,
+            "evidence student": self.evidence == "student",
+        }
+        if self.align and (named := [name for name, chosen in others.items() if chosen]):
+            raise ValueError(f"fit.align can't be had together with {', '.join(named)}: leave one of them out")
+        return self
 
     @property
     def reading(self) -> Reading:

@@ -1,4 +1,5 @@
-"""From a product's good images to what a fit learns from and is calibrated on, in the order of scoring: light, area."""
+"""From a product's good images to what a fit learns from and is calibrated on, in the order of scoring: light,
+area, place."""
 
 from __future__ import annotations
 
@@ -6,13 +7,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from model.fitting.options import FitOptions
 from model.images.exposure import Exposure, learned
 from model.images.frames import Frame
 from model.images.ignored import Cover
+from model.images.registration import Registration, common_place, straightened
 from model.images.tiles import training_tiles
 from model.images.tolerance import Tolerance, jittered
+from model.measures.placing import gain
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,10 +32,34 @@ class Prepared:
     held_out: list[Frame]
     unchanged: list[Frame]
     exposure: Exposure | None
+    registration: Registration | None
+
+    def in_place(self) -> Prepared:
+        """The same with every part brought to its place."""
+        registration = self.registration
+        assert registration is not None
+
+        def moved(frames: Sequence[Frame]) -> list[Frame]:
+            return [straightened(frame, registration.pose(frame)) for frame in frames]
+
+        return Prepared(
+            moved(self.train),
+            moved(self.borne),
+            moved(self.held_out),
+            moved(self.unchanged),
+            self.exposure,
+            registration,
+        )
 
 
-def prepared(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions, cover: Cover | None) -> Prepared:
-    """Raises FitError where the light can't be learned."""
+def prepared(
+    train: Sequence[Frame],
+    held_out: Sequence[Frame],
+    options: FitOptions,
+    cover: Cover | None,
+    device: torch.device | str = "cpu",
+) -> Prepared:
+    """device: for what has to look at images, see gain. Raises FitError where the light can't be learned."""
     # Painted before copies are made, or what lies in the area would be moved out of it.
     train, held_out = ([as_scored(frame, cover) for frame in frames] for frames in (train, held_out))
     hidden = cover.hidden if cover else None
@@ -41,14 +69,33 @@ def prepared(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOpti
         return [as_scored(exposure.scaled(frame, hidden), cover) for frame in frames] if exposure else list(frames)
 
     tolerate = options.tolerate
-    calibrated_on = in_light(_copies(held_out, tolerate, options.seed, 1, cover) or held_out)
-    if not options.tiles:
-        copies = _copies(train, tolerate, options.seed, 0, cover)
-        return Prepared(in_light(train), in_light(copies), calibrated_on, in_light(held_out), exposure)
-    if exposure:  # a tile's light is its image's, which is the same in all images from here on
-        tolerate = tolerate.model_copy(update={"light": 0.0})
-    tiles = training_tiles(in_light(train), options.size, options.seed, cover)
-    return Prepared(tiles, _copies(tiles, tolerate, options.seed, 0, None), calibrated_on, in_light(held_out), exposure)
+    copies_held_out = in_light(_copies(held_out, tolerate, options.seed, 1, cover) or held_out)
+    if options.tiles:
+        if exposure:  # a tile's light is its image's, which is the same in all images from here on
+            tolerate = tolerate.model_copy(update={"light": 0.0})
+        tiles = training_tiles(in_light(train), options.size, options.seed, cover)
+        borne = _copies(tiles, tolerate, options.seed, 0, None)
+        return Prepared(tiles, borne, copies_held_out, in_light(held_out), exposure, None)
+    images = Prepared(
+        in_light(train),
+        in_light(_copies(train, tolerate, options.seed, 0, cover)),
+        copies_held_out,
+        in_light(held_out),
+        exposure,
+        _registration(in_light(train), in_light(held_out), options, device) if options.align else None,
+    )
+    return images.in_place() if images.registration and images.registration.on else images
+
+
+def _registration(
+    train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions, device: torch.device | str
+) -> Registration:
+    """What good images say of their places; off where it would not help."""
+    found = common_place(train)
+    if not found.on:
+        return found
+    worth = gain(found, train, held_out, options.backbone, device)
+    return found.judged(worth.mean, worth.low, worth.high)
 
 
 def as_scored(frame: Frame, cover: Cover | None) -> Frame:

@@ -92,9 +92,9 @@ class Fit:
         self.device = torch.device(device)
         self._ignore = ignore
         self._cover = ignore.cover(options.size, options.tiles) if ignore else None
-        images = prepared(train, held_out, options, self._cover)
+        images = prepared(train, held_out, options, self._cover, self.device)
         self._train, self._borne, self._held_out = images.train, images.borne, images.held_out
-        self._unchanged, self._exposure = images.unchanged, images.exposure
+        self._unchanged, self._exposure, self._registration = images.unchanged, images.exposure, images.registration
         self._as_read = list(held_out)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
@@ -288,6 +288,7 @@ class Fit:
                 tiles=options.tiles,
                 reading=options.reading,
                 exposure=self._exposure,
+                registration=self._registration,
             ),
             ignore=self._ignore,
             calibration=calibration,
