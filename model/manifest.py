@@ -7,6 +7,7 @@ cannot be swapped for another without being noticed; nothing in a bundle is ever
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -31,6 +32,10 @@ from model.measures.splits import HELD_OUT_FRACTION
 from model.network.student import Method, Statistics, Student
 from model.teachers import teacher_spec
 
+BRIGHTNESS_CORRELATION = "brightness_correlation"
+"""Of a manifest's metrics: the rank correlation of held-out good images' scores with their mean gray level."""
+_CORRELATED_99 = 2.5758
+"""Deviations of a rank correlation of nothing, 1 / sqrt(n - 1), that it exceeds in one of a hundred cases."""
 INT8_PREFIX = "int8."
 """Of the names of byte tensors in a version's weights that are no part of the student: its quantised graphs."""
 
@@ -193,7 +198,7 @@ class Manifest(_Record):
     ignore: what of its images doesn't count; None, or not stated, where all does. evidence: what its statistics are
     judged by; None: a student alone, as versions were before. tolerance: what it was told to bear, None before that;
     bearing: what it does bear.
-    heldout_scores: raw image scores that the threshold came from, in the order of heldout_sha256.
+    heldout_scores: raw image scores that the threshold came from, in the order of heldout_sha256. metrics: by name.
     """
 
     schema_version: Literal[1] = 1
@@ -218,6 +223,20 @@ class Manifest(_Record):
     heldout_scores: tuple[float, ...] = ()
     weights_sha256: str
     weights_bytes: int = Field(ge=0)
+
+    def describe(self) -> list[str]:
+        """Calibration, and what else a fit found out, each in words."""
+        told = [self.calibration.describe()]
+        told += [self.preprocessing.registration.describe()] if self.preprocessing.registration else []
+        told += [self.bearing.describe()] if self.bearing else []
+        told += [self.ignore.describe()] if self.ignore else []
+        correlation, images = self.metrics.get(BRIGHTNESS_CORRELATION, 0.0), len(self.heldout_scores)
+        if images > 1 and abs(correlation) * math.sqrt(images - 1) > _CORRELATED_99:
+            told.append(
+                f"scores of good images follow their brightness (rank correlation {correlation:+.2f} over {images}): "
+                "the light varies; fit.exposure takes it out, fit.tolerate bears it"
+            )
+        return told
 
     def highest_held_out(self, most: int) -> list[tuple[str, float]]:
         """sha256 and score, a multiple of the threshold, of the held-out good images that score highest."""

@@ -5,10 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-import numpy as np
-
 from jobs.benchmark.runs import MEASURES, Method, Plan, Result
 from jobs.benchmark.shifts import SHIFTS
+from model.measures.metrics import spearman
 
 LEAST_METHODS = 4
 """Of fewer, ranks say nothing."""
@@ -73,23 +72,11 @@ def rank_correlations(plan: Plan, results: dict[Method, dict[str, list[Result]]]
     found = {}
     for category in plan.categories:
         means = [means_of(results[method][category.name]) for method in plan.methods]
-        pairs = [(m["sensitivity"], m["image_auroc"]) for m in means if m["sensitivity"] is not None]
-        if len(pairs) >= LEAST_METHODS:
-            found[category.name] = spearman([a for a, _ in pairs], [b for _, b in pairs if b is not None])
+        pairs = [(m["sensitivity"], m["image_auroc"]) for m in means]
+        told = [(a, b) for a, b in pairs if a is not None and b is not None]
+        if len(told) >= LEAST_METHODS:
+            found[category.name] = spearman([a for a, _ in told], [b for _, b in told])
     return found
-
-
-def spearman(one: Sequence[float | None], other: Sequence[float | None]) -> float:
-    """Pearson's correlation of the ranks; equal values share the mean of theirs."""
-    first, second = (_ranks(np.array(values, dtype=np.float64)) for values in (one, other))
-    return float(np.corrcoef(first, second)[0, 1])
-
-
-def _ranks(values_N: np.ndarray) -> np.ndarray:
-    smaller = (values_N[:, None] > values_N).sum(axis=1)
-    equal = (values_N[:, None] == values_N).sum(axis=1)
-    ranks: np.ndarray = smaller + (equal + 1) / 2
-    return ranks
 
 
 def shifted_table(plan: Plan, results: dict[Method, dict[str, list[Result]]]) -> str:

@@ -86,11 +86,8 @@ def fit(
     refused = 0
     for product, version in versions.items():
         manifest = releases.registry.manifest(product, version)
-        screen.say(f"{product} {version}: {manifest.calibration.describe()}")
-        if manifest.preprocessing.registration:
-            screen.say(f"{product} {version}: {manifest.preprocessing.registration.describe()}")
-        if manifest.bearing:
-            screen.say(f"{product} {version}: {manifest.bearing.describe()}")
+        for line in manifest.describe():
+            screen.say(f"{product} {version}: {line}")
         if highest := releases.highest_held_out(manifest):
             screen.say(f"{product} {version}: {highest}")
         if no_promote:
@@ -198,7 +195,7 @@ def _stated(calibration: "Calibration") -> str:
 def show_version(config: Path | None, product: str, version: str | None) -> None:
     """Print the manifest of VERSION, or of the champion, of PRODUCT as JSON.
 
-    Its calibration, and how much of an image it ignores, follow in words on stderr.
+    Its calibration, and what else the fit found out, follow in words on stderr.
     """
     from jobs.session.connect import load_settings, open_store
     from pipeline.storage.registry import Registry
@@ -207,13 +204,8 @@ def show_version(config: Path | None, product: str, version: str | None) -> None
     version = version or registry.champion(product).champion.version
     manifest = registry.manifest(product, version)
     click.echo(json.dumps(manifest.model_dump(mode="json"), indent=2))
-    click.echo(manifest.calibration.describe(), err=True)
-    if manifest.preprocessing.registration:
-        click.echo(manifest.preprocessing.registration.describe(), err=True)
-    if manifest.bearing:
-        click.echo(manifest.bearing.describe(), err=True)
-    if manifest.ignore:
-        click.echo(manifest.ignore.describe(), err=True)
+    for line in manifest.describe():
+        click.echo(line, err=True)
 
 
 @models.command()

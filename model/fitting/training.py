@@ -36,7 +36,16 @@ from model.fitting.recalibration import recalibrated
 from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
 from model.images.tiles import counted_parts, parts, whole_maps
-from model.manifest import Backbone, Manifest, ModelBundle, Preprocessing, Training, student_weights
+from model.manifest import (
+    BRIGHTNESS_CORRELATION,
+    Backbone,
+    Manifest,
+    ModelBundle,
+    Preprocessing,
+    Training,
+    student_weights,
+)
+from model.measures.metrics import spearman
 from model.network.student import Statistics, Student
 from model.teachers import load_teacher
 from model.teachers.teacher import Recipe
@@ -295,6 +304,7 @@ class Fit:
             evidence=evidence,
             tolerance=options.tolerate,
             heldout_scores=scores,
+            metrics=_brightness_correlation(self._as_read, scores),
             training=Training(
                 steps=self._step,
                 batch=options.batch,
@@ -363,6 +373,12 @@ def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
         return peak
     warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
     return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
+
+
+def _brightness_correlation(frames: Sequence[Frame], scores: Sequence[float]) -> dict[str, float]:
+    """Whether held-out good images score by their brightness; nothing where all are equally bright."""
+    found = spearman([float(frame.pixels.mean()) for frame in frames], scores)
+    return {} if math.isnan(found) else {BRIGHTNESS_CORRELATION: round(found, 4)}
 
 
 def _has_bfloat16(device: torch.device) -> bool:

@@ -39,6 +39,21 @@ def f1_max(scores: Sequence[float] | np.ndarray, labels: Sequence[int] | np.ndar
     return float(np.max(2 * hits / (flagged + label.sum())))
 
 
+def spearman(one: Sequence[float] | np.ndarray, other: Sequence[float] | np.ndarray) -> float:
+    """Rank correlation: Pearson's of the ranks, equal values share the mean of theirs. nan where all are equal."""
+    first, second = (_ranks(np.asarray(values, dtype=np.float64)) for values in (one, other))
+    if np.ptp(first) == 0 or np.ptp(second) == 0:
+        return float("nan")
+    return float(np.corrcoef(first, second)[0, 1])
+
+
+def _ranks(values_N: np.ndarray) -> np.ndarray:
+    smaller = (values_N[:, None] > values_N).sum(axis=1)
+    equal = (values_N[:, None] == values_N).sum(axis=1)
+    ranks: np.ndarray = smaller + (equal + 1) / 2
+    return ranks
+
+
 def pixel_auroc(maps: Sequence[np.ndarray], masks: Sequence[np.ndarray]) -> float:
     """Area under the ROC curve of all pixels of all images pooled; masks are defective where > 0.5.
 

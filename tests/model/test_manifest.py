@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load as load_tensors
 
 from model import BundleError, ModelBundle
+from model.manifest import BRIGHTNESS_CORRELATION
 
 
 def test_a_bundle_survives_storage(bundle: ModelBundle) -> None:
@@ -82,3 +83,13 @@ def test_a_stamp_says_where_a_bundle_comes_from(bundle: ModelBundle) -> None:
     assert (stamped.manifest.version, stamped.manifest.parent) == ("3", "2")
     assert stamped.manifest.metrics["image_auroc"] == 0.9
     assert ModelBundle.open(stamped.manifest_json(), stamped.weights) == stamped
+
+
+def test_a_version_says_when_its_scores_follow_the_light(bundle: ModelBundle) -> None:
+    manifest = bundle.manifest
+    assert -1 <= manifest.metrics[BRIGHTNESS_CORRELATION] <= 1
+    images = len(manifest.heldout_scores)
+    for correlation, told in ((0.99, True), (-0.99, True), (0.3 / images**0.5, False)):
+        other = manifest.model_copy(update={"metrics": {BRIGHTNESS_CORRELATION: correlation}})
+        assert any("follow their brightness" in line for line in other.describe()) == told
+    assert manifest.describe()[0] == manifest.calibration.describe()

@@ -9,11 +9,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
-import pytest
 from click.testing import CliRunner
 
 from jobs.benchmark.shifts import SHIFTS, TINT, discoloured_found, under_shifts
-from jobs.benchmark.tables import spearman
 from jobs.cli import main
 from jobs.drawing import draw_dataset
 from model import Frame
@@ -46,12 +44,6 @@ def test_a_discolouration_is_drawn_on_all_or_a_ninth_of_the_image() -> None:
     assert shares[:4] == [1.0] * 4
     assert np.allclose(shares[4:], 1 / 9, atol=0.01)
     assert seen[0].pixels[0, 0].tolist() == [round(120 * part) for part in TINT]
-
-
-def test_ranks_are_correlated() -> None:
-    assert spearman([1, 2, 3, 4], [10, 20, 40, 30]) == pytest.approx(0.8)
-    assert spearman([1, 2, 3, 4], [4, 3, 2, 1]) == pytest.approx(-1)
-    assert spearman([1, 1, 2, 3], [5, 6, 7, 8]) == pytest.approx(0.9487, abs=1e-4)  # equals share a rank
 
 
 def test_the_command_measures_under_shifts(tmp_path: Path) -> None:

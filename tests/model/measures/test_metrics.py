@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import spearmanr
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
 from model import average_precision, f1_max, image_auroc, pixel_auroc
+from model.measures.metrics import spearman
 
 scored_images = st.lists(st.tuples(st.integers(0, 12), st.booleans()), min_size=2, max_size=80).filter(
     lambda rows: len({label for _, label in rows}) == 2
@@ -89,3 +91,12 @@ def test_what_does_not_fit_together_is_refused() -> None:
         pixel_auroc([np.full((2, 2), math.inf)], [np.ones((2, 2))])
     with pytest.raises(ValueError, match="differ"):
         pixel_auroc([np.ones((2, 2))], [np.ones((2, 3))])
+
+
+@given(st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)), min_size=3, max_size=40))
+def test_rank_correlation_equals_scipys_with_ties(pairs: list[tuple[int, int]]) -> None:
+    one, other = zip(*pairs, strict=True)
+    if len(set(one)) > 1 and len(set(other)) > 1:
+        assert spearman(one, other) == pytest.approx(spearmanr(one, other).statistic, abs=1e-9)
+    else:
+        assert math.isnan(spearman(one, other))
