@@ -33,8 +33,9 @@ def test_another_light_is_taken_out(place: object, gain: float) -> None:
     frame = part(99)
     dimmed = Frame(lit(frame.pixels, gain), SIDE, SIDE)
     off = exposure.scaled(dimmed).pixels.astype(float) - exposure.scaled(frame).pixels
-    assert np.abs(off).max() <= 1 / gain + 1  # of a gray level of the darker image
-    assert abs(off.mean()) < 0.5
+    # Gray levels are whole: of the dimmed image, of the means taken from it, of both that are compared.
+    assert np.abs(off).max() <= 1 / gain + 1.5
+    assert abs(off.mean()) < 1
 
 
 def test_white_balance_is_taken_out() -> None:
