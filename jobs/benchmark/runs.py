@@ -318,7 +318,8 @@ def _pixels(results: Sequence[Scored], images: _Images) -> dict[str, Any]:
     masks = [mask for _, mask in pairs]
     if not any(mask.any() for mask in masks):
         return {"pixel_auroc": None, "aupro": None, "aupro_05": None, "aupimo": None, "mask_iou": None}
-    maps = [upsample(one.place_map, one.height, one.width) for one, _ in pairs]
+    places = [one.anomaly_map if one.place_map is None else one.place_map for one, _ in pairs]
+    maps = [upsample(map_HW, one.height, one.width) for map_HW, (one, _) in zip(places, pairs, strict=True)]
     return {
         "pixel_auroc": pixel_auroc(maps, masks),
         "aupro": aupro(maps, masks, 0.3),

@@ -63,7 +63,7 @@ def cut(scored: Scored, min_area_px: int | None = None) -> Findings:
     window = window_above(scored.anomaly_map, low, scored.height, scored.width)
     assert window is not None
     pixels = anomaly_pixels(scored, window)
-    levels = upsample(extent_levels(scored.anomaly_map, low), scored.height, scored.width, window)
+    levels = upsample(extent_levels(scored.anomaly_map, low, scored.map_power), scored.height, scored.width, window)
     runs = connected_runs(pixels >= levels)
     areas, peaks = _measure(runs, pixels)
     wanted = _with_summit(runs, scored, window) & (areas >= min_area_px)
@@ -112,10 +112,13 @@ def _highest_ahead(values: np.ndarray, span: int) -> np.ndarray:
     return highest
 
 
-def extent_levels(map_HW: np.ndarray, low: float) -> np.ndarray:
-    """Down to which value a region extends at each cell, float32 [h, w]: never below `low`."""
+def extent_levels(map_HW: np.ndarray, low: float, power: float = 1.0) -> np.ndarray:
+    """Down to which value a region extends at each cell, float32 [h, w]: never below `low`.
+
+    power: that the map was taken to; the share is one of the map before that.
+    """
     reach = max(1, round(NEAR * max(map_HW.shape)))
-    return np.maximum(EXTENT_SHARE * _highest_near(map_HW, reach), np.float32(low))
+    return np.maximum(np.float32(EXTENT_SHARE**power) * _highest_near(map_HW, reach), np.float32(low))
 
 
 def _measure(runs: Runs, pixels: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

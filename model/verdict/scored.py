@@ -27,7 +27,8 @@ class Scored:
     score and threshold are raw; normalised_score, review_low, review_high, pixel_threshold and anomaly_map
     (float32 [S / 4, S / 4]) are divided by the threshold, so that 1.0 is the threshold. normalised_score is the
     maximum of anomaly_map. width, height: the original image's, in pixels. ignored: pixels of it
-    that don't count, bool [height, width]; none: all do. scaled_by: what made the maximum of anomaly_map the score.
+    that don't count, bool [height, width]; none: all do. place_map: the anomaly map before its maximum was made the
+    score, whose values compare best between images: for figures over many of them. map_power: what it was taken to.
     """
 
     score: float
@@ -41,12 +42,8 @@ class Scored:
     review_high: float
     pixel_threshold: float
     ignored: np.ndarray | None = None
-    scaled_by: float = 1.0
-
-    @property
-    def place_map(self) -> np.ndarray:
-        """The anomaly map before that, whose values compare best between images: for figures over many of them."""
-        return self.anomaly_map / np.float32(self.scaled_by)
+    place_map: np.ndarray | None = None
+    map_power: float = 1.0
 
 
 def anomaly_pixels(scored: Scored, window: Window | None = None) -> np.ndarray:
@@ -74,7 +71,7 @@ def scored(
     evidence: Evidence | None = None,
 ) -> Scored:
     """Judge one image by its raw maps, float32 [K, S / 4, S / 4] (Student.anomaly_maps), 0 where it is ignored."""
-    map_HW, score = judged(maps_KHW, evidence)
+    map_HW, score, power = judged(maps_KHW, evidence)
     threshold = calibration.threshold
     return Scored(
         score=score,
@@ -88,25 +85,29 @@ def scored(
         review_high=calibration.review_high / threshold,
         pixel_threshold=calibration.pixel_threshold / threshold,
         ignored=ignored,
-        scaled_by=score / max(float(maps_KHW[0].max()), _TINY),
+        place_map=maps_KHW[0],
+        map_power=power,
     )
 
 
-def judged(maps_KHW: np.ndarray, evidence: Evidence | None) -> tuple[np.ndarray, float]:
-    """An image's map, [S / 4, S / 4], whose maximum is the image score, and that score.
+def judged(maps_KHW: np.ndarray, evidence: Evidence | None) -> tuple[np.ndarray, float, float]:
+    """An image's map, [S / 4, S / 4], whose maximum is the image score; that score; and the map's power.
 
-    Without evidence the score is what the map says; with it the map is scaled, so that mask and verdict agree.
+    Without evidence the score is what the map says; with it the map follows (Evidence.map_power), so that mask and
+    verdict agree.
     """
     map_HW = maps_KHW[0]
+    top = max(float(map_HW.max()), _TINY)
     if evidence is None:
-        return map_HW, float(map_HW.max())
-    score = evidence.score(peaks([maps_KHW])[0])
-    return map_HW * np.float32(score / max(float(map_HW.max()), _TINY)), score
+        return map_HW, float(map_HW.max()), 1.0
+    score = evidence.score(peaks([maps_KHW])[0][1:])
+    power = evidence.map_power(score, top)
+    return np.float32(score) * (map_HW / np.float32(top)) ** np.float32(power), score, power
 
 
 def peaks(maps: Sequence[np.ndarray]) -> np.ndarray:
-    """Of each image's statistics, float64 [N, K - 1]."""
-    return np.array([maps_KHW[1:].max(axis=(1, 2)) for maps_KHW in maps], dtype=np.float64)
+    """Of each image's map and statistics, float64 [N, K]."""
+    return np.array([maps_KHW.max(axis=(1, 2)) for maps_KHW in maps], dtype=np.float64)
 
 
 def calibrated(
@@ -114,6 +115,6 @@ def calibrated(
 ) -> tuple[Calibration, tuple[float, ...]]:
     """Limits from the raw maps of held-out good images, each [K, S / 4, S / 4], and their scores. Raises FitError."""
     results = [judged(maps_KHW, evidence) for maps_KHW in maps]
-    found = [cover.counted_values(map_HW) if cover else map_HW for map_HW, _ in results]
-    scores = tuple(score for _, score in results)
+    found = [cover.counted_values(map_HW) if cover else map_HW for map_HW, _, _ in results]
+    scores = tuple(score for _, score, _ in results)
     return calibrate(scores, found, target_false_reject_rate), scores

@@ -10,11 +10,12 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from model import Scored, cut
+from model.evidence.evidence import Evidence
 from model.images.cells import centre_pixels
 from model.maps.components import connected_runs
 from model.maps.resampling import upsample
 from model.verdict.masks import EXTENT_SHARE, MOST_REGIONS, NEAR, SUMMIT_REACH
-from model.verdict.scored import Verdict
+from model.verdict.scored import Verdict, calibrated, scored
 
 
 def judged(anomaly: np.ndarray, width: int, height: int, pixel_threshold: float = 0.5) -> Scored:
@@ -160,3 +161,28 @@ def test_the_skirt_of_a_strong_defect_is_not_cut_into_regions_of_its_own() -> No
     assert len(findings.regions) == 2
     assert findings.regions[0].width < 512 * 0.4
     assert findings.regions[1].y > 512 * 0.8
+
+
+@pytest.mark.parametrize("peak", [1.5, 5.0, 50.0])
+@pytest.mark.parametrize("tops", [1.3, 3.0, 60.0])
+def test_a_strong_defect_marks_its_place_and_not_the_image(peak: float, tops: float) -> None:
+    """Statistics that are sure make a score of hundreds; what the map says of other places stays what it is."""
+    rng = np.random.default_rng(0)
+    evidence = Evidence.learned(np.exp(rng.normal(0, (0.1, 0.2, 0.2), (60, 3))))
+    y, x = np.mgrid[:64, :64]
+    map_HW = rng.uniform(0.2, 0.6, (64, 64)) + peak * np.exp(-((y - 20) ** 2 + (x - 40) ** 2) / 18)
+    maps = np.stack([map_HW, np.full((64, 64), tops), np.full((64, 64), tops)]).astype(np.float32)
+    good = [
+        np.stack([rng.uniform(0.2, 1.0, (64, 64)), *np.full((2, 64, 64), top)]) for top in rng.lognormal(0, 0.1, 40)
+    ]
+    calibration, _ = calibrated([one.astype(np.float32) for one in good], evidence, None, 0.01)
+    one = scored(maps, calibration, 256, 256, None, evidence)
+    assert one.anomaly_map.max() == pytest.approx(one.normalised_score, rel=1e-5)
+    if one.verdict == "OK":
+        return
+    findings = cut(one)
+    assert len(findings.regions) == 1
+    assert 0 < (findings.mask > 0).mean() < 0.06
+    region = findings.regions[0]
+    assert region.x <= 4 * 40 + 2 <= region.x + region.width
+    assert region.y <= 4 * 20 + 2 <= region.y + region.height
