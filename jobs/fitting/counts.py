@@ -2,7 +2,7 @@
 
 from jobs.fitting.datasets import Item, Snapshot
 from model import split
-from model.fitting.training import LEAST_TRAIN
+from model.fitting.preparation import LEAST_TRAIN
 from model.verdict.calibration import LEAST_HELD_OUT
 
 LEAST = LEAST_TRAIN + LEAST_HELD_OUT + 1

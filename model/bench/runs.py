@@ -33,7 +33,7 @@ from model.bench.random_teacher import random_teacher
 from model.bench.subject import DEFECTIVE_EVERY, drawn_photographs, prepare
 from model.bench.train import StepTimes, measure_fit
 from model.fitting.options import FitOptions
-from model.fitting.training import batch_indexes
+from model.fitting.steps import batch_indexes
 from model.images.frames import Frame, read_frame
 
 Report = dict[str, Any]

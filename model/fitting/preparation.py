@@ -9,14 +9,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from model.errors import FitError
 from model.fitting.options import FitOptions
 from model.images.exposure import Exposure, learned
 from model.images.frames import Frame
-from model.images.ignored import Cover
+from model.images.ignored import Cover, IgnoredArea
 from model.images.registration import Registration, common_place, straightened
 from model.images.tiles import training_tiles
 from model.images.tolerance import Tolerance, jittered
 from model.measures.placing import gain
+from model.verdict.calibration import LEAST_HELD_OUT
+
+LEAST_TRAIN = 4
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,3 +113,38 @@ def _copies(frames: Sequence[Frame], tolerate: Tolerance, seed: int, purpose: in
         return []
     draws = (np.random.default_rng((seed, index, purpose, 0)) for index in range(len(frames)))
     return [as_scored(jittered(frame, tolerate, rng), cover) for frame, rng in zip(frames, draws, strict=True)]
+
+
+def check_area(frames: Sequence[Frame], options: FitOptions, ignore: IgnoredArea | None) -> None:
+    """Raises FitError where images have another size than the area, ValueError where one is missing."""
+    if (options.ignore is None) != (ignore is None):
+        raise ValueError("options.ignore and the area that it stands for go together: see drawn_area and masked_area")
+    if ignore is None:
+        return
+    others = [frame for frame in frames if (frame.width, frame.height) != (ignore.width, ignore.height)]
+    if others:
+        raise FitError(
+            f"{len(others)} of {len(frames)} good images have another size (one has {others[0].width} x "
+            f"{others[0].height} pixels) than the ignored area is for, {ignore.width} x {ignore.height}; fit on images "
+            "of one size, or ignore nothing"
+        )
+
+
+def check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:
+    """Raises FitError where good images are too few or all the same, ValueError for frames of a wrong shape."""
+    if len(train) < LEAST_TRAIN:
+        raise FitError(f"{len(train)} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
+    if len(held_out) < LEAST_HELD_OUT:
+        raise FitError(
+            f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
+            "collect more good images"
+        )
+    if all(np.array_equal(frame.pixels, train[0].pixels) for frame in train[1:]):
+        raise FitError(
+            f"the {len(train)} good images to train on are one and the same picture; give pictures of different parts"
+        )
+    for frame in (*train, *held_out):
+        if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
+            raise ValueError(
+                f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"
+            )

@@ -30,9 +30,10 @@ from model.fitting.checkpoint import Facts, restore_checkpoint, save_checkpoint
 from model.fitting.corruption import corrupted
 from model.fitting.feature_cache import FeatureCache
 from model.fitting.held_out import examine
-from model.fitting.options import DEFAULT_LEARNING_RATES, FitOptions
-from model.fitting.preparation import as_scored, prepared
+from model.fitting.options import FitOptions
+from model.fitting.preparation import as_scored, check_area, check_frames, prepared
 from model.fitting.recalibration import recalibrated
+from model.fitting.steps import batch_indexes, copy_indexes, joined_images, learning_rate
 from model.images.frames import RESIZE, Frame, normalised
 from model.images.ignored import IgnoredArea
 from model.images.tiles import counted_parts, parts, whole_maps
@@ -48,16 +49,12 @@ from model.manifest import (
 from model.measures.metrics import spearman
 from model.network.student import Statistics, Student
 from model.teachers import load_teacher
-from model.teachers.teacher import Recipe
-from model.verdict.calibration import LEAST_HELD_OUT
 from model.verdict.scored import calibrated, peaks
 
 Phase = Literal["features", "training", "calibration", "bearing", "quantisation"]
 
-LEAST_TRAIN = 4
 _WEIGHT_DECAY = 0.01
 _TEACHER_BATCH = 16
-_WARM_UP_STEPS = 20
 _LOOK_EVERY = 25
 """Steps between two looks at the held-out images, where a fit may stop early."""
 
@@ -93,8 +90,8 @@ class Fit:
 
         ignore: what the options' ignore asks for, on images of these frames' size.
         """
-        _check_frames(train, held_out, options)
-        _check_area((*train, *held_out), options, ignore)
+        check_frames(train, held_out, options)
+        check_area((*train, *held_out), options, ignore)
         _check_packages(options)
         self.product = product
         self.options = options
@@ -344,37 +341,6 @@ class Fit:
         )
 
 
-def batch_indexes(options: FitOptions, images: int, step: int) -> list[int]:
-    """Which training images make up a step: consecutive places of an endless row of seeded permutations."""
-    places = range(step * options.batch, (step + 1) * options.batch)
-    epochs = {place // images for place in places}
-    orders = {epoch: np.random.default_rng((options.seed, epoch)).permutation(images) for epoch in epochs}
-    return [int(orders[place // images][place % images]) for place in places]
-
-
-def copy_indexes(options: FitOptions, step: int) -> list[int]:
-    """Which spoiled copy of each image a step shows."""
-    return [
-        int(copy)
-        for copy in np.random.default_rng((options.seed, step)).integers(options.corruptions, size=options.batch)
-    ]
-
-
-def joined_images(options: FitOptions, dropout: float, step: int) -> list[float]:
-    """For which images of a step the fused maps join the decoder: 1 or 0 (model/network/fusion.py)."""
-    draws = np.random.default_rng((options.seed, step, 1)).random(options.batch)
-    return [float(draw >= dropout) for draw in draws]
-
-
-def learning_rate(options: FitOptions, recipe: Recipe, step: int) -> float:
-    """Constant for the published recipe; for the other a warm-up, then half a cosine down to zero."""
-    peak = options.learning_rate or DEFAULT_LEARNING_RATES[recipe]
-    if recipe == "cosine":
-        return peak
-    warm_up = min(1.0, (step + 1) / _WARM_UP_STEPS)
-    return peak * warm_up * 0.5 * (1 + math.cos(math.pi * step / options.steps))
-
-
 def _brightness_correlation(frames: Sequence[Frame], scores: Sequence[float]) -> dict[str, float]:
     """Whether held-out good images score by their brightness; nothing where all are equally bright."""
     found = spearman([float(frame.pixels.mean()) for frame in frames], scores)
@@ -410,36 +376,3 @@ def _check_packages(options: FitOptions) -> None:
         raise FitError(
             f"precision int8 needs the package {missing[0]}: pip install 'linewatch[int8]', or fit with precision fp32"
         )
-
-
-def _check_area(frames: Sequence[Frame], options: FitOptions, ignore: IgnoredArea | None) -> None:
-    if (options.ignore is None) != (ignore is None):
-        raise ValueError("options.ignore and the area that it stands for go together: see drawn_area and masked_area")
-    if ignore is None:
-        return
-    others = [frame for frame in frames if (frame.width, frame.height) != (ignore.width, ignore.height)]
-    if others:
-        raise FitError(
-            f"{len(others)} of {len(frames)} good images have another size (one has {others[0].width} x "
-            f"{others[0].height} pixels) than the ignored area is for, {ignore.width} x {ignore.height}; fit on images "
-            "of one size, or ignore nothing"
-        )
-
-
-def _check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:
-    if len(train) < LEAST_TRAIN:
-        raise FitError(f"{len(train)} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
-    if len(held_out) < LEAST_HELD_OUT:
-        raise FitError(
-            f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
-            "collect more good images"
-        )
-    if all(np.array_equal(frame.pixels, train[0].pixels) for frame in train[1:]):
-        raise FitError(
-            f"the {len(train)} good images to train on are one and the same picture; give pictures of different parts"
-        )
-    for frame in (*train, *held_out):
-        if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
-            raise ValueError(
-                f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"
-            )

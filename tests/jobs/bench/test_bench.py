@@ -29,7 +29,7 @@ from model.bench.interleaved import Rates, Run, interleaved, ratio
 from model.bench.random_teacher import random_teacher
 from model.bench.runs import EngineRun, TrainRun, run_engine, run_train
 from model.bench.subject import drawn_photographs, prepare
-from model.fitting.training import batch_indexes
+from model.fitting.steps import batch_indexes
 from model.teachers import TEACHERS, load_teacher
 
 SIZE = 64

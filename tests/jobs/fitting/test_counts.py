@@ -6,7 +6,7 @@ import pytest
 
 from jobs.fitting.counts import LEAST, split_items, too_few
 from jobs.fitting.datasets import Item, Snapshot
-from model.fitting.training import LEAST_TRAIN
+from model.fitting.preparation import LEAST_TRAIN
 from model.verdict.calibration import LEAST_HELD_OUT
 
 

@@ -9,7 +9,7 @@ import pytest
 
 from model import Fit, FitOptions, Frame
 from model.fitting.corruption import _FILLINGS, _SHAPES, corrupted
-from model.fitting.training import copy_indexes
+from model.fitting.steps import copy_indexes
 
 
 def test_a_part_of_the_image_changes_and_the_rest_stays(good_frames: list[Frame]) -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from model import Engine, Fit, FitError, FitOptions, Frame, ModelBundle, StepReport
-from model.fitting.training import batch_indexes, joined_images, learning_rate
+from model.fitting.steps import batch_indexes, joined_images, learning_rate
 from model.images.tolerance import NOTHING
 
 Options = Callable[..., FitOptions]
