@@ -15,16 +15,20 @@ from jobs.fitting.area import out_of_sight
 from jobs.fitting.datasets import GOOD, Datasets, Item, Snapshot
 from jobs.fitting.datasets.masks import read_mask
 from model import Engine, Frame, ImageRejected, Manifest, image_auroc
-from model.measures.probe import PROBE_IMAGES, Lead, Sensitivity, lead, spoiled
+from model.measures.probe import PROBE_IMAGES, Sensitivity, lead, spoiled
 from model.measures.proportions import percent_interval, share_interval
 from pipeline.settings import Gate, Settings
+
+_SEED_DIGITS = 16
+"""Of an image's sha256: what is made up on it is the same whichever other images are judged with it."""
 
 
 @dataclass(frozen=True)
 class Judged:
     """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told.
 
-    sensitivity: AUROC of made-up defects, as probe has it image by image. float32, score_shift: of an int8 version, the
+    sensitivity: AUROC of made-up defects, as probe has it image by image, for the images of probed (sha256) in turn.
+    float32, score_shift: of an int8 version, the
     same before it was quantised, and how far held-out scores moved.
     """
 
@@ -33,6 +37,7 @@ class Judged:
     sensitivity: float
     labelled_auroc: float | None
     probe: Sensitivity | None = field(default=None, compare=False, repr=False)
+    probed: tuple[str, ...] = field(default=(), compare=False, repr=False)
     float32: "Judged | None" = None
     score_shift: float | None = None
 
@@ -71,13 +76,15 @@ class Judge:
     ) -> Judged:
         key = f"{product}/{version}"
         manifest = engine.manifest(key)
-        good = self._frames(product, held_out[:PROBE_IMAGES], manifest)
+        read = self._frames(product, held_out[:PROBE_IMAGES], manifest)
+        good = [frame for _, frame in read]
         scores = _scores(engine, good, key)
         cover, size = manifest.cover(), manifest.preprocessing.size
         hidden = cover.hidden if cover else None
         copies = []
-        for index, frame in enumerate(good):  # the same defects for every version that counts the same places
-            copies.append(_scores(engine, spoiled(frame, np.random.default_rng((0, index)), size, hidden), key))
+        for item, frame in read:  # the same defects for every version that counts the same places
+            rng = np.random.default_rng(int(item.sha256[:_SEED_DIGITS], 16))
+            copies.append(_scores(engine, spoiled(frame, rng, size, hidden), key))
         probe = Sensitivity.of(scores, copies) if good else None
         frames, kinds = self._labelled(product, labelled, manifest)
         truth = _scores(engine, frames, key)
@@ -88,6 +95,7 @@ class Judge:
             sensitivity=probe.value if probe else float("nan"),
             labelled_auroc=float(image_auroc(truth, kinds)) if both else None,
             probe=probe,
+            probed=tuple(item.sha256 for item, _ in read),
         )
 
     def flagged(self, product: str, version: str, images: Sequence[bytes]) -> list[int]:
@@ -102,13 +110,14 @@ class Judge:
         scored = self._engine.score(frames, [key] * len(frames))
         return [index for index, one in enumerate(scored) if one.verdict == "NotOK"]
 
-    def _frames(self, product: str, items: Sequence[Item], manifest: Manifest) -> list[Frame]:
+    def _frames(self, product: str, items: Sequence[Item], manifest: Manifest) -> list[tuple[Item, Frame]]:
         frames = []
         for item in items:
             try:
-                frames.append(manifest.read(self._datasets.image(product, item), self._settings.limits.images))
+                frame = manifest.read(self._datasets.image(product, item), self._settings.limits.images)
             except ImageRejected:  # it was readable when it was ingested: limits or the ignored area have changed since
                 continue
+            frames.append((item, frame))
         return frames
 
     def _labelled(self, product: str, items: Sequence[Item], manifest: Manifest) -> tuple[list[Frame], list[bool]]:
@@ -117,8 +126,8 @@ class Judge:
         Those whose defect lies wholly in the version's ignored area say nothing of it.
         """
         seen = [item for item in items if not self._out_of_sight(product, item, manifest)]
-        pairs = [(self._frames(product, [item], manifest), item.kind != GOOD) for item in seen]
-        return [frame for frames, _ in pairs for frame in frames], [bad for frames, bad in pairs if frames]
+        read = self._frames(product, seen, manifest)
+        return [frame for _, frame in read], [item.kind != GOOD for item, _ in read]
 
     def _out_of_sight(self, product: str, item: Item, manifest: Manifest) -> bool:
         data = self._datasets.mask(product, item) if manifest.ignore else None
@@ -189,15 +198,19 @@ def _less_sensitive(one: Judged, other: Judged, name: str, margin: float) -> lis
     """Why it sees less of what is made up: by more than the margin, whatever the chance of the images."""
     if one.probe is None or other.probe is None:
         return []
-    found = lead(one.probe, other.probe) if one.probe.images == other.probe.images else None
-    if found is None:  # one of them refuses images that the other takes: another ignored area, say
-        difference = one.sensitivity - other.sensitivity
-        found = Lead(difference, difference, difference)
+    # One may refuse images that the other takes: another ignored area, say.
+    common = sorted(set(one.probed) & set(other.probed))
+    if not common:
+        return [f"{name} was tried on none of the images that the other version was, so nothing compares them"]
+    ours = one.probe.among([one.probed.index(sha256) for sha256 in common])
+    theirs = other.probe.among([other.probed.index(sha256) for sha256 in common])
+    found = lead(ours, theirs)
     if found.high >= -margin:
         return []
     return [
-        f"{name} lowers the AUROC on made-up defects from {other.sensitivity:.3f} to {one.sensitivity:.3f}, by "
-        f"{-found.mean:.3f} (95% interval {-found.high:.3f} to {-found.low:.3f}; {margin:g} may be lost)"
+        f"{name} lowers the AUROC on made-up defects from {theirs.value:.3f} to {ours.value:.3f}, by "
+        f"{-found.mean:.3f} on {len(common)} images (95% interval {-found.high:.3f} to {-found.low:.3f}; {margin:g} "
+        "may be lost)"
     ]
 
 

@@ -160,9 +160,9 @@ class Sensitivity:
         off_NKN = copies_NK[:, :, None] - good_N
         return Sensitivity(((off_NKN > 0) + 0.5 * (off_NKN == 0)).mean(axis=1))
 
-    @property
-    def images(self) -> int:
-        return len(self.above_NN)
+    def among(self, images: Sequence[int]) -> Sensitivity:
+        """What it would be on these of the images alone."""
+        return Sensitivity(self.above_NN[np.ix_(images, images)])
 
     @property
     def value(self) -> float:

@@ -18,11 +18,12 @@ def judged(**changes: object) -> Judged:
     return Judged(**{**vars(GOOD), **changes})  # type: ignore[arg-type]
 
 
-def probed(lost: float, *, spread: float = 0.01, images: int = 40) -> Judged:
-    """A version that loses so much of .95, of some images more than of others."""
-    of_image = 0.95 - lost + spread * lost / max(lost, 1e-9) * np.linspace(-1, 1, images)
+def probed(lost: float, *, spread: float = 0.01, first: int = 0, images: int = 40) -> Judged:
+    """A version that loses so much of .95, of some images more than of others; it was tried on images from first on."""
+    numbers = np.arange(first, first + images)
+    of_image = 0.95 - lost + (spread * (numbers / 20 - 1) if lost else 0 * numbers)
     probe = Sensitivity(np.repeat(of_image[:, None], images, axis=1))
-    return judged(sensitivity=probe.value, probe=probe)
+    return judged(sensitivity=probe.value, probe=probe, probed=tuple(f"{number:064x}" for number in numbers))
 
 
 @pytest.mark.parametrize(
@@ -46,10 +47,13 @@ def probed(lost: float, *, spread: float = 0.01, images: int = 40) -> Judged:
         # Against a champion
         (GOOD, GOOD, []),
         (probed(0.005), probed(0.0), []),
-        (probed(0.05), probed(0.0), ["from 0.950 to 0.900, by 0.050 (95% interval 0.0"]),
+        (probed(0.05), probed(0.0), ["from 0.950 to 0.900, by 0.050 on 40 images (95% interval 0.0"]),
         (probed(0.05, spread=0.3), probed(0.0), []),  # which may be chance
-        (probed(0.05, images=38), probed(0.0), ["by 0.050 (95% interval 0.050 to 0.050"]),  # not on the same images
+        # Each refused another image: only those that both were tried on are compared, each with itself.
+        (probed(0.05, first=1), probed(0.0), ["on 39 images (95% interval 0.0"]),
+        (probed(0.05, spread=0.3, first=1), probed(0.05, spread=0.3), []),
         (probed(0.005, images=38), probed(0.0), []),
+        (probed(0.0, first=40), probed(0.0), ["on none of the images that the other version was"]),
         (judged(sensitivity=0.5), judged(sensitivity=0.5), []),
         (judged(labelled_auroc=0.88), GOOD, []),
         (
