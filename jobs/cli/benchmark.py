@@ -10,11 +10,13 @@ from jobs.cli.outputs import OutputFile, OutputFolder
 
 METHODS = (
     "fusion", "plain", "wide", "semantics_only", "mean_weights", "scalar_weights", "reversed", "residual",
-    "fused_targets", "straight", "no_dropout", "student", "knn", "mahalanobis", "positional_2", "positional_3", "fine",
-    "deep",
+    "fused_targets", "straight", "no_dropout", "student", "largest_z", "sum_of_z", "with_student", "on_residual", "knn",
+    "mahalanobis", "positional_2", "positional_3", "fine", "deep",
 )  # fmt: skip
 """jobs.benchmark.runs.METHODS, which would load torch for --help; a test compares them."""
 UNTRAINED = {"knn", "mahalanobis", "positional_2", "positional_3", "fine", "deep"}
+PLAIN = UNTRAINED | {"largest_z", "sum_of_z", "with_student", "on_residual"}
+"""Those that see whole images, resized, in their own light and place."""
 
 
 def tolerance(text: str | None) -> dict[str, str]:
@@ -113,9 +115,10 @@ def benchmark(
     from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown, shifted_table
 
-    if tiles and (resized := UNTRAINED & {*methods}):
-        names = ", ".join(sorted(resized))
-        raise click.UsageError(f"{names}: what trains nothing sees resized images alone: leave out --tiles, or it")
+    changes = {"--tiles": tiles, "--exposure": exposure != "off", "--align": align}
+    if (changed := [name for name, given in changes.items() if given]) and (plain := PLAIN & {*methods}):
+        names = ", ".join(sorted(plain))
+        raise click.UsageError(f"{names}: sees whole images as they are: leave out {' and '.join(changed)}, or it")
     options = {"precision": precision, "tiles": tiles, "exposure": exposure, "align": align}
     options |= {"tolerate": tolerate} if tolerate else {}
     plan, results = _run(

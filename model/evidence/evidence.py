@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
@@ -30,13 +31,13 @@ class Evidence(BaseModel):
     log_deviations: tuple[float, ...] = Field(min_length=1)
     map_peak: float = Field(gt=0)
 
-    @staticmethod
-    def learned(peaks: np.ndarray) -> Evidence:
+    @classmethod
+    def learned(cls, peaks: np.ndarray) -> Self:
         """From peaks of held-out good images, [N, 1 + statistics]: of the map, then of the statistics."""
         peaks = np.maximum(np.asarray(peaks, dtype=np.float64), _TINY)
         logs = np.log(peaks[:, 1:])
         deviations = np.maximum(logs.std(axis=0, ddof=1 if len(logs) > 1 else 0), _LEAST_DEVIATION)
-        return Evidence(
+        return cls(
             log_means=tuple(logs.mean(axis=0).tolist()),
             log_deviations=tuple(deviations.tolist()),
             map_peak=float(np.median(peaks[:, 0])),
@@ -48,9 +49,12 @@ class Evidence(BaseModel):
             (math.log(max(peak, _TINY)) - mean) / deviation
             for peak, mean, deviation in zip(peaks, self.log_means, self.log_deviations, strict=True)
         ]
+        return math.exp(self.joined(z) * math.fsum(self.log_deviations) / len(self.log_deviations))
+
+    def joined(self, z: Sequence[float]) -> float:
+        """The soft maximum of the statistics' z."""
         top = max(z)
-        soft = top + math.log(math.fsum(math.exp(one - top) for one in z) / len(z))
-        return math.exp(soft * math.fsum(self.log_deviations) / len(self.log_deviations))
+        return top + math.log(math.fsum(math.exp(one - top) for one in z) / len(z))
 
     def map_power(self, score: float, peak: float) -> float:
         """To which power the map is taken, so that its peak comes to the score while what good images show stays at 1.

@@ -71,13 +71,14 @@ class PlaceGaussian(nn.Module):
         the pooled covariance: what such a change does is no surprise, at no place.
         """
         width = self.get_buffer("whitening").shape[1]
-        device = self.get_buffer("mean").device
+        device = self.get_buffer("mean").device  # small matrices are decomposed on the CPU, one at a time
         mean_PC, count = _mean(batches)
         mean_PC = mean_PC if self.side else mean_PC.mean(dim=0, keepdim=True)
         project_KC = _projection(width, self.get_buffer("whitening").shape[0]).to(device)
         pooled_KK = _pooled(batches, mean_PC, project_KC)
         if changes:
             pooled_KK = pooled_KK + _pooled(changes, torch.zeros_like(mean_PC), project_KC, fitted=0)
+        pooled_KK = pooled_KK.cpu()
         ridge = max(_RIDGE * float(pooled_KK.diagonal().mean()), _TINY)
         values, vectors = torch.linalg.eigh(pooled_KK + ridge * torch.eye(len(pooled_KK), dtype=torch.float64))
         white_KC = (vectors / values.sqrt()).T.to(device) @ project_KC
@@ -87,7 +88,7 @@ class PlaceGaussian(nn.Module):
         if not self.get_buffer("directions").shape[2]:
             self.get_buffer("scale").fill_(1 / dimensions)
             return
-        own_PKK = self._own(batches, count)
+        own_PKK = self._own(batches, count).cpu()
         left_out = torch.empty(len(own_PKK))
         for place, own_KK in enumerate(own_PKK):
             values, vectors = torch.linalg.eigh(own_KK)

@@ -121,6 +121,16 @@ class Fit:
         self._held_out_features: FeatureCache | None = None
 
     @property
+    def held_out(self) -> list[Frame]:
+        """What the limits are placed by: held-out images as the network sees them, changed as is tolerated."""
+        return list(self._held_out)
+
+    @property
+    def train(self) -> list[Frame]:
+        """What is learned from, as the network sees it."""
+        return list(self._train)
+
+    @property
     def step(self) -> int:
         """Training steps done."""
         return self._step

@@ -44,7 +44,7 @@ class PatchKNN:
     def fit(self, good: Batches) -> None:
         """good: the teacher's levels of good images, batch by batch."""
         batches = list(good)
-        self._targets.learn(batches)
+        self._targets.to(batches[0][0].device).learn(batches)
         patches = torch.cat([self._patches(levels).flatten(0, 2) for levels in batches])
         order = torch.randperm(len(patches), generator=torch.Generator().manual_seed(self.seed))
         self._bank = patches[order[:_BANK]]
@@ -77,11 +77,11 @@ class Mahalanobis:
     def fit(self, good: Batches) -> None:
         """good: the teacher's levels of good images, batch by batch."""
         batches = list(good)
-        self._targets.learn(batches)
+        self._targets.to(batches[0][0].device).learn(batches)
         x_NC = torch.cat([self._deepest(levels).flatten(0, 2) for levels in batches]).double()
         self._mean_C = x_NC.mean(dim=0)
         covariance = torch.cov((x_NC - self._mean_C).T)
-        ridge = _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance), dtype=torch.float64)
+        ridge = _SHRINKAGE * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
         self._precision = torch.linalg.inv(covariance + ridge)
 
     def maps(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -111,8 +111,8 @@ class Positional:
     def fit(self, good: Batches) -> None:
         """good: the teacher's levels of good images, batch by batch."""
         batches = list(good)
-        self._targets.learn(batches)
-        self._gaussian.fit(lambda: map(self._joined, batches))
+        self._targets.to(batches[0][0].device).learn(batches)
+        self._gaussian.to(batches[0][0].device).fit(lambda: map(self._joined, batches))
 
     def maps(self, levels: Sequence[torch.Tensor]) -> torch.Tensor:
         """Levels [B, C_l, H_l, W_l] -> maps [B, S / 4, S / 4]."""

@@ -193,9 +193,16 @@ class Student(nn.Module):
         are surprised.
         """
         targets = self.targets.all(teacher_levels)
-        errors = self._errors(targets[: self.targets.levels], precision)
-        maps_BHW = anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)
+        maps_BHW = self._own_maps(targets[: self.targets.levels], precision)
         return with_statistics(maps_BHW, self.statistics(targets) if self.statistics else None)
+
+    def own_maps(self, teacher_levels: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Of its errors alone, smoothed, [B, S / 4, S / 4]."""
+        return self._own_maps(self.targets(teacher_levels), torch.float32)
+
+    def _own_maps(self, targets: Sequence[torch.Tensor], precision: torch.dtype) -> torch.Tensor:
+        errors = self._errors(targets, precision)
+        return anomaly_maps(errors, self.divisors, self.get_buffer("importance"), self.size)
 
 
 def with_statistics(maps_BHW: torch.Tensor, found_B3HW: torch.Tensor | None) -> torch.Tensor:

@@ -50,7 +50,7 @@ def test_the_command_measures_under_shifts(tmp_path: Path) -> None:
     draw_dataset(tmp_path / "drawn", "flange", train=20, good=3, defective=3, size=96)
     arguments = ["benchmark", str(tmp_path / "drawn"), "--seeds", "1", "--steps", "2", "--size", "64", "--shifted"]
     arguments += ["-m", "fusion", "-m", "knn", "-m", "fine", "-m", "mahalanobis", "--tolerate", "light=30%"]
-    arguments += ["--exposure", "border", "--out", str(tmp_path / "out")]
+    arguments += ["--out", str(tmp_path / "out")]
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0, result.output
     for text in ("Under shifts", "light x0.7", "found: a ninth discoloured", "Spearman's rank correlation"):
@@ -60,5 +60,16 @@ def test_the_command_measures_under_shifts(tmp_path: Path) -> None:
     assert set(seed["shifted"]) == set(SHIFTS)
     assert 0 <= seed["discoloured"]["all"] <= 1
     assert 0 <= seed["sensitivity"] <= 1
-    assert figures["config"]["exposure"] == "border"
+    assert figures["config"]["tolerate"]["light"] == 0.3
     assert set(figures["probe"]) == {"flange"}
+
+
+def test_the_command_measures_in_another_light_and_place(tmp_path: Path) -> None:
+    draw_dataset(tmp_path / "drawn", "flange", train=20, good=3, defective=3, size=96)
+    arguments = ["benchmark", str(tmp_path / "drawn"), "--seeds", "1", "--steps", "2", "--size", "64", "--align"]
+    arguments += ["--exposure", "border", "--out", str(tmp_path / "out")]
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    config = json.loads((tmp_path / "out" / "figures.json").read_text())["config"]
+    assert config["exposure"] == "border"
+    assert config["align"]
