@@ -1,7 +1,7 @@
 """What good parts may look like besides: the light, the place and the sharpness that a fit is told to bear.
 
-Copies of good images, each drawn at random from the stated range, take part in what is learned of good parts and in
-the calibration, so the threshold is that of such images. A range is the user's to state, for it has a price: what is
+Copies of good images, each changed to a random end of each stated range, take part in what is learned of good parts and
+in the calibration, so the threshold is that of such images. A range is the user's to state, for it has a price: what is
 borne as a change of light can't be rejected as a change of colour.
 """
 
@@ -35,13 +35,13 @@ class Tolerance(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     light: Annotated[float, BeforeValidator(_share)] = Field(
-        0.02, ge=0, le=0.5, description="Darker or brighter by this share, 20% or 0.2."
+        0.05, ge=0, le=0.5, description="Darker or brighter by this share, 20% or 0.2."
     )
     shift_px: float = Field(0.5, ge=0, le=32, description="Moved, in pixels of the resized image (`fit.size`).")
     turn_deg: float = Field(0.0, ge=0, le=45, description="Turned, in degrees.")
     blur_px: float = Field(0.0, ge=0, le=8, description="Blurred by a gaussian, its deviation in pixels as above.")
-    noise: float = Field(0.5, ge=0, le=32, description="Noise of the camera, its deviation in gray levels of 255.")
-    jpeg: int = Field(90, ge=1, le=100, description="Lowest JPEG quality; 100 leaves it out.")
+    noise: float = Field(0.0, ge=0, le=32, description="Noise of the camera, its deviation in gray levels of 255.")
+    jpeg: int = Field(95, ge=1, le=100, description="Lowest JPEG quality; 100 leaves it out.")
 
     @property
     def none(self) -> bool:
@@ -53,14 +53,17 @@ NOTHING = Tolerance(light=0, shift_px=0, turn_deg=0, blur_px=0, noise=0, jpeg=10
 
 
 def jittered(frame: Frame, tolerance: Tolerance, rng: np.random.Generator) -> Frame:
-    """A copy of a good frame as it may look, too. What leaves the image is replaced by its mirrored edge."""
+    """A copy of a good frame as it may look, too. What leaves the image is replaced by its mirrored edge.
+
+    Light and place are at an end of their ranges: drawn from the middle, too, copies rejected three times as many parts
+    that lay at the end (docs/method.md). Sharpness is anywhere between none and all of its range.
+    """
     pixels = frame.pixels
     if tolerance.shift_px or tolerance.turn_deg:
-        right, down = rng.uniform(-tolerance.shift_px, tolerance.shift_px, 2)
-        pixels = moved(pixels, right, down, rng.uniform(-tolerance.turn_deg, tolerance.turn_deg))
+        right, down, turn = rng.choice((-1.0, 1.0), 3)
+        pixels = moved(pixels, right * tolerance.shift_px, down * tolerance.shift_px, turn * tolerance.turn_deg)
     if tolerance.light:
-        darkest, brightest = math.log(1 - tolerance.light), math.log(1 + tolerance.light)
-        pixels = lit(pixels, math.exp(rng.uniform(darkest, brightest)))
+        pixels = lit(pixels, 1 + rng.choice((-1.0, 1.0)) * tolerance.light)
     if tolerance.blur_px:
         pixels = blurred(pixels, rng.uniform(0, tolerance.blur_px))
     if tolerance.noise:

@@ -75,9 +75,18 @@ def test_a_lower_quality_changes_more() -> None:
 
 
 @pytest.mark.parametrize("light", [0.05, 0.3])
-def test_copies_fill_the_range_and_stay_in_it(light: float) -> None:
+def test_copies_lie_at_both_ends_of_the_range(light: float) -> None:
     gray = Frame(np.full((16, 16, 3), 100, dtype=np.uint8), 16, 16)
     only_light = NOTHING.model_copy(update={"light": light})
-    gains = [jittered(gray, only_light, np.random.default_rng(n)).pixels.mean() / 100 for n in range(300)]
-    assert 1 - light - 0.006 <= min(gains) < 1 - 0.8 * light
-    assert 1 + 0.8 * light < max(gains) <= 1 + light + 0.006
+    gains = [jittered(gray, only_light, np.random.default_rng(n)).pixels.mean() / 100 for n in range(100)]
+    assert sorted(set(gains)) == pytest.approx([1 - light, 1 + light], abs=0.006)
+    assert 20 < sum(gain < 1 for gain in gains) < 80
+
+
+def test_a_copy_is_moved_to_a_corner() -> None:
+    frame = Frame(random_pixels(64), 64, 64)
+    copies = [jittered(frame, NOTHING.model_copy(update={"shift_px": 3}), np.random.default_rng(n)) for n in range(40)]
+    corners = [moved(frame.pixels, right, down, 0) for right in (-3, 3) for down in (-3, 3)]
+    at = [[np.array_equal(copy.pixels, corner) for corner in corners] for copy in copies]
+    assert all(sum(of) == 1 for of in at)
+    assert np.any(at, axis=0).all()
