@@ -53,7 +53,7 @@ def measured_alike(command: Callable[..., None]) -> Callable[..., None]:
     for option in reversed((
         click.option(
             "--backbone", default="efficientnet_lite0", show_default=True,
-            help="The teacher; resnet18, resnet50 and wide_resnet50_2 get random weights here.",
+            help="The teacher; resnet18, resnet50, wide_resnet50_2 and dinov2_vits14 get random weights here.",
         ),
         click.option("--size", default=256, show_default=True, type=click.IntRange(min=64), help="Side in pixels."),
         click.option(

@@ -1,4 +1,4 @@
-"""ResNet teachers with random weights: speed does not depend on them, and the published files may not be at hand."""
+"""ResNets and a transformer with random weights: speed does not depend on them, and published files may be missing."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import torch
 
 from model.teachers import TEACHERS
 from model.teachers.resnet import RESNET18_SHAPE, RESNET50_SHAPE, WIDE_RESNET50_SHAPE, ResNetShape
+from model.teachers.vision_transformer import DINOV2_S, DINOV2_S_SHAPE, VisionTransformerShape
 from model.teachers.weights import WEIGHTS_DIR_VARIABLE, WeightsSource
 
 SHAPES = {"resnet18": RESNET18_SHAPE, "resnet50": RESNET50_SHAPE, "wide_resnet50_2": WIDE_RESNET50_SHAPE}
@@ -25,12 +26,16 @@ _RESIDUAL_GAIN = 0.3
 def random_teacher(backbone: str, folder: Path, seed: int = 0) -> Iterator[Path | None]:
     """While it lasts, `load_teacher(backbone)` reads random weights from a safetensors file in the folder: its path.
 
-    Backbones that are no ResNets keep their own weights, and the path is none.
+    EfficientNet-Lite keeps its own weights, and the path is none.
     """
-    if backbone not in SHAPES:
+    if backbone == DINOV2_S.name:
+        tensors = random_transformer_tensors(DINOV2_S_SHAPE, seed)
+    elif backbone in SHAPES:
+        tensors = random_tensors(SHAPES[backbone], seed)
+    else:
         yield None
         return
-    data = safetensors.torch.save(random_tensors(SHAPES[backbone], seed))
+    data = safetensors.torch.save(tensors)
     digest = hashlib.sha256(data).hexdigest()
     path = folder / f"{backbone}-random-{digest[:8]}.safetensors"
     path.write_bytes(data)
@@ -73,4 +78,37 @@ def random_tensors(shape: ResNetShape, seed: int = 0) -> dict[str, torch.Tensor]
             if index == 0 and (level > 0 or width != out):
                 layer(f"{name}.downsample.0", f"{name}.downsample.1", out, width, 1)
             width = out
+    return tensors
+
+
+def random_transformer_tensors(shape: VisionTransformerShape, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Under the published names; every part does something, norms and scales too."""
+    generator = torch.Generator().manual_seed(seed)
+    width, hidden = shape.width, 4 * shape.width
+
+    def drawn(*sizes: int, deviation: float) -> torch.Tensor:
+        return torch.randn(*sizes, generator=generator) * deviation
+
+    tensors = {
+        "cls_token": drawn(1, 1, width, deviation=0.5),
+        "pos_embed": drawn(1, 1 + shape.side**2, width, deviation=0.5),
+        "patch_embed.proj.weight": drawn(width, 3, shape.patch, shape.patch, deviation=(3 * shape.patch**2) ** -0.5),
+        "patch_embed.proj.bias": drawn(width, deviation=0.1),
+    }
+
+    def norm(name: str) -> None:
+        tensors[f"{name}.weight"] = 1 + drawn(width, deviation=0.1)
+        tensors[f"{name}.bias"] = drawn(width, deviation=0.1)
+
+    layers = {"attn.qkv": (3 * width, width), "attn.proj": (width, width), "mlp.fc1": (hidden, width)}
+    layers |= {"mlp.fc2": (width, hidden)}
+    for index in range(shape.blocks):
+        name = f"blocks.{index}"
+        for number in (1, 2):
+            norm(f"{name}.norm{number}")
+            tensors[f"{name}.ls{number}.gamma"] = 0.5 + drawn(width, deviation=0.1)
+        for layer, (out, into) in layers.items():
+            tensors[f"{name}.{layer}.weight"] = drawn(out, into, deviation=into**-0.5)
+            tensors[f"{name}.{layer}.bias"] = drawn(out, deviation=0.1)
+    norm("norm")
     return tensors

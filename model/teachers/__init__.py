@@ -35,6 +35,7 @@ from model.teachers.resnet import (
     ResNetShape,
 )
 from model.teachers.teacher import Teacher, TeacherSpec
+from model.teachers.vision_transformer import DINOV2_S, DINOV2_S_SHAPE, DINOV2_S_WEIGHTS, VisionTransformer
 from model.teachers.weights import LoadedWeights, WeightsSource, load_weights
 
 __all__ = [
@@ -74,6 +75,9 @@ TEACHERS: dict[str, RegisteredTeacher] = {
         _resnet(RESNET18, RESNET18_SHAPE, RESNET18_WEIGHTS),
         _resnet(RESNET50, RESNET50_SHAPE, RESNET50_WEIGHTS),
         _resnet(WIDE_RESNET50, WIDE_RESNET50_SHAPE, WIDE_RESNET50_WEIGHTS),
+        RegisteredTeacher(
+            DINOV2_S, DINOV2_S_WEIGHTS, lambda loaded: VisionTransformer(DINOV2_S, DINOV2_S_SHAPE, loaded)
+        ),
     )
 }
 

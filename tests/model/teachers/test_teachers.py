@@ -63,8 +63,8 @@ def saved(folder: Path, values: dict[str, torch.Tensor]) -> tuple[Path, str]:
     return path, hashlib.sha256(data).hexdigest()
 
 
-def test_six_teachers_are_known() -> None:
-    assert list(TEACHERS) == [*LITES, *RESNETS]
+def test_seven_teachers_are_known() -> None:
+    assert list(TEACHERS) == [*LITES, *RESNETS, "dinov2_vits14"]
 
 
 @pytest.mark.parametrize("name", [*LITES, *RESNETS])
