@@ -6,7 +6,8 @@ nothing to compile later; images of a batch are computed beside one another, one
 
     teacher                     converted and compiled once per size, shared by all products
     student, by architecture    converted once, with its weights as inputs
-    student, by product         the same graph with the product's weights bound as constants, then compiled
+    student, by product         the same graph with the product's weights bound as constants, then compiled; but for
+                                what is given with each image (model/engine/openvino_graphs.py)
     int8 versions               bring their own graphs of both (model/fitting/quantisation.py); equal teachers shared
 """
 
@@ -23,12 +24,12 @@ import numpy as np
 import torch
 
 from model.engine.backend import Features, LoadedStudent, check_teacher
-from model.engine.openvino_graphs import deserialised, runtime, student_graph, teacher_graph
+from model.engine.openvino_graphs import deserialised, given, runtime, student_graph, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import BundleError
 from model.images.frames import Frame
 from model.manifest import Manifest, ModelBundle, NetworkInput, state_bytes
-from model.teachers import load_teacher
+from model.teachers import load_teacher, teacher_spec
 
 if TYPE_CHECKING:
     import openvino
@@ -40,7 +41,7 @@ _SMALL_STUDENT_BYTES = 16 << 20
 """Smaller students can't fill several threads with one image: they take one thread each, and images run in parallel."""
 _MOST_STREAMS = 4
 """More images of one product are not computed at a time; each takes kernels and activations of its own."""
-_STREAM_BYTES = 8 << 20
+_STREAM_BYTES = 16 << 20
 _COPIES = 2
 """Resident memory of a compiled student, measured: its weights as given and as its kernels want them, and per stream
 the compiled kernels and activations."""
@@ -66,7 +67,8 @@ class OpenVINOBackend:
         if bundle.manifest.quantisation is not None:
             return self._load_int8(bundle)
         student = serving_form(bundle.student())
-        return self._compiled_student(student_graph(student, backbone.name), state_bytes(student))
+        constants = state_bytes(student) - sum(array.nbytes for array in given(student))
+        return self._compiled_student(student_graph(student, backbone.name), constants, given(student))
 
     def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
         # One image gets all threads; of several, each gets one.
@@ -79,7 +81,7 @@ class OpenVINOBackend:
         def one(row: int) -> np.ndarray:
             student = students[row]
             assert isinstance(student, OpenVINOStudent)
-            maps_KHW: np.ndarray = student.graph(features[row])[0][0]
+            maps_KHW: np.ndarray = student.graph([*features[row], *student.given])[0][0]
             return maps_KHW
 
         return self._each(one, range(len(students)))
@@ -95,7 +97,11 @@ class OpenVINOBackend:
 
     def _load_int8(self, bundle: ModelBundle) -> OpenVINOStudent:
         graphs = bundle.int8_graphs()
-        student = self._compiled_student(deserialised(*graphs["student"]), len(graphs["student"][1]))
+        model = deserialised(*graphs["student"])
+        # Versions from before have everything as constants.
+        levels = len(teacher_spec(bundle.manifest.backbone.name).all_widths)
+        more = given(bundle.student()) if len(model.inputs) > levels else []
+        student = self._compiled_student(model, len(graphs["student"][1]), more)
         if "teacher" in graphs:
             student.teacher = self._int8_teacher(bundle.manifest, graphs["teacher"])
             student.bytes += _COPIES * len(graphs["teacher"][1])  # an upper bound: it may be shared
@@ -116,11 +122,13 @@ class OpenVINOBackend:
             teacher = self._int8_teachers[told] = Int8Teacher(*graph)
         return teacher
 
-    def _compiled_student(self, model: openvino.Model, size: int) -> OpenVINOStudent:
+    def _compiled_student(self, model: openvino.Model, size: int, more: list[np.ndarray]) -> OpenVINOStudent:
+        """size: bytes of the constants. more: what the graph takes besides the levels."""
         small = size <= _SMALL_STUDENT_BYTES
         streams = min(self._threads, _MOST_STREAMS) if small else 1
         graph = Graph(self._core, model, streams if small else self._threads, streams)
-        return OpenVINOStudent(graph, _COPIES * size + streams * _STREAM_BYTES)
+        size = _COPIES * size + streams * _STREAM_BYTES + sum(array.nbytes for array in more)
+        return OpenVINOStudent(graph, size, more)
 
     def _teacher(self, manifest: Manifest, streams: int) -> Graph:
         if manifest.quantisation and manifest.quantisation.teacher_sha256:
@@ -146,11 +154,12 @@ class Int8Teacher:
 
 
 class OpenVINOStudent:
-    """A product's compiled student. bytes: resident memory, see _COPIES."""
+    """A product's compiled student. bytes: resident memory, see _COPIES. given: what calls take besides the levels."""
 
-    def __init__(self, graph: Graph, size: int) -> None:
+    def __init__(self, graph: Graph, size: int, given: list[np.ndarray]) -> None:
         self.graph = graph
         self.bytes = size
+        self.given = given
         self.teacher: Int8Teacher | None = None
 
 
@@ -167,11 +176,14 @@ class Graph:
             "ENABLE_CPU_PINNING": False,
         }
         compiled = core.compile_model(model, "CPU", properties)
+        self._inputs = len(compiled.inputs)
         self._idle: SimpleQueue[openvino.InferRequest] = SimpleQueue()
         for _ in range(streams):
             self._idle.put(compiled.create_infer_request())
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[np.ndarray]:
+        if len(inputs) != self._inputs:  # OpenVINO would compute with whatever lies where the others belong
+            raise ValueError(f"{len(inputs)} inputs to a graph of {self._inputs}")
         request = self._idle.get()
         try:
             return list(request.infer(list(inputs), share_inputs=True).values())

@@ -24,7 +24,7 @@ from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
 from model.engine.openvino_backend import Levels, OpenVINOBackend
-from model.engine.openvino_graphs import plain_student_graph, runtime, serialised, teacher_graph
+from model.engine.openvino_graphs import given, plain_student_graph, runtime, serialised, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import FitError
 from model.fitting.recalibration import raw_maps, recalibrated
@@ -61,9 +61,9 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
         graphs["teacher"] = serialised(teacher)
     compiled = reference.compiled(teacher)
     levels: list[Levels] = [compiled([frame.pixels[None]]) for frame in frames]
-    student = _quantise(
-        plain_student_graph(serving_form(bundle.student()), manifest.backbone.name), levels, only=_QUANTISED_PARTS
-    )
+    served = serving_form(bundle.student())
+    inputs = [[*of_image, *given(served)] for of_image in levels]
+    student = _quantise(plain_student_graph(served, manifest.backbone.name), inputs, only=_QUANTISED_PARTS)
     graphs["student"] = serialised(student)
     draft = _with_graphs(bundle, graphs, len(frames))
 

@@ -14,7 +14,7 @@ from model import BundleError, Engine, Fit, FitOptions, Frame, ModelBundle, read
 from model.engine.backend import TorchBackend
 from model.engine.choice import make_backend
 from model.engine.openvino_backend import Graph, OpenVINOBackend
-from model.engine.openvino_graphs import student_graph
+from model.engine.openvino_graphs import given, student_graph
 from model.engine.serving_form import serving_form
 from model.network.student import Student
 from model.teachers import teacher_spec
@@ -73,7 +73,10 @@ def test_students_of_one_architecture_share_a_graph_and_keep_their_own_weights(
     assert len(module._graphs) == converted
     shapes = zip(LITE0.all_widths, LITE0.all_strides, strict=True)
     levels = [torch.randn(1, width, 64 // stride, 64 // stride) for width, stride in shapes]
-    (maps,) = graph([level.permute(0, 2, 3, 1).contiguous().numpy() for level in levels])
+    inputs = [level.permute(0, 2, 3, 1).contiguous().numpy() for level in levels]
+    (maps,) = graph([*inputs, *given(spoiled)])
+    with pytest.raises(ValueError, match=f"{len(inputs)} inputs to a graph of {len(inputs) + 2}"):
+        graph(inputs)
     with torch.inference_mode():
         assert np.allclose(maps, spoiled.anomaly_maps(levels).numpy(), rtol=1e-4)
         assert not np.allclose(maps, student.anomaly_maps(levels).numpy(), rtol=1e-2)

@@ -11,6 +11,7 @@ import pytest
 
 from model import BundleError, Engine, Fit, FitError, FitOptions, Frame, ModelBundle
 from model.bench.random_teacher import random_teacher
+from model.engine import openvino_graphs
 from model.engine.openvino_backend import OpenVINOBackend, OpenVINOStudent
 from model.fitting.options import MOST_SCORE_SHIFT
 from model.fitting.quantisation import quantised
@@ -63,6 +64,19 @@ def test_a_mixed_batch_of_both_precisions_scores_each_as_alone(engine: Engine, g
 def test_a_lite_teacher_stays_in_float32_and_is_shared_with_all(bundle: ModelBundle, int8: ModelBundle) -> None:
     assert set(int8.int8_graphs()) == {"student"}
     assert int8.manifest.teacher_key == bundle.manifest.teacher_key
+
+
+def test_a_version_whose_graph_has_all_of_it_as_constants_goes_on_serving(
+    bundle: ModelBundle, int8: ModelBundle, engine: Engine, good_frames: list[Frame], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as before:
+        before.setattr(openvino_graphs, "_given", lambda _: {})
+        before.setattr(openvino_graphs, "_graphs", {})
+        old = quantised(bundle, good_frames[:16], good_frames[16:])
+    assert len(old.int8_graphs()["student"][1]) > len(int8.int8_graphs()["student"][1])
+    served = Engine(lambda _: old, backend="openvino", threads=1)
+    scores = [one.score for one in served.score(good_frames[:5], ["old"] * 5)]
+    assert scores == pytest.approx([one.score for one in engine.score(good_frames[:5], ["int8"] * 5)], rel=1e-4)
 
 
 @pytest.fixture(scope="module")
