@@ -42,6 +42,8 @@ _SMALL_STUDENT_BYTES = 16 << 20
 _MOST_STREAMS = 4
 """More images of one product are not computed at a time; each takes kernels and activations of its own."""
 _STREAM_BYTES = 16 << 20
+_OWN_GRAPH_BYTES = 10 << 20
+"""Of an int8 version's graph, which is not shared."""
 _COPIES = 2
 """Resident memory of a compiled student, measured: its weights as given and as its kernels want them, and per stream
 the compiled kernels and activations."""
@@ -102,6 +104,7 @@ class OpenVINOBackend:
         levels = len(teacher_spec(bundle.manifest.backbone.name).all_widths)
         more = given(bundle.student()) if len(model.inputs) > levels else []
         student = self._compiled_student(model, len(graphs["student"][1]), more)
+        student.bytes += _OWN_GRAPH_BYTES
         if "teacher" in graphs:
             student.teacher = self._int8_teacher(bundle.manifest, graphs["teacher"])
             student.bytes += _COPIES * len(graphs["teacher"][1])  # an upper bound: it may be shared
