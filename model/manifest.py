@@ -7,12 +7,14 @@ cannot be swapped for another without being noticed; nothing in a bundle is ever
 from __future__ import annotations
 
 import hashlib
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
 
+import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from safetensors import SafetensorError
@@ -37,7 +39,9 @@ BRIGHTNESS_CORRELATION = "brightness_correlation"
 _CORRELATED_99 = 2.5758
 """Deviations of a rank correlation of nothing, 1 / sqrt(n - 1), that it exceeds in one of a hundred cases."""
 INT8_PREFIX = "int8."
-"""Of the names of byte tensors in a version's weights that are no part of the student: its quantised graphs."""
+"""Of the names of tensors in a version's weights that are no part of the student: its quantised graphs, as bytes, and
+what they take besides levels."""
+GIVEN = "given"
 
 
 class _Record(BaseModel):
@@ -152,9 +156,9 @@ class Quantisation(_Record):
     """That a version computes in int8, and what that changed (model/fitting/quantisation.py).
 
     teacher_sha256: of the quantised teacher, which versions share where they agree on it; None where the teacher stays
-    in float32, and is everyone's. images: good images that
-    ranges were read off. score_shift: median over the held-out images of the difference to the float32 version's
-    image score, each as a multiple of its version's median: a common factor is the threshold's affair.
+    in float32, and is everyone's. images: good images that ranges were read off. score_shift: how far held-out images'
+    scores moved from the float32 version's, by the median, as a multiple of how far these lie apart: differences and
+    deviation are of logarithms, each less its version's median, for a common factor is the threshold's affair.
     """
 
     teacher_sha256: str | None = None
@@ -360,6 +364,12 @@ class ModelBundle:
                 f"the weights of {self.manifest.product}/{self.manifest.version} hold no int8 graphs ({error}); "
                 "quantise or fit the product again"
             ) from error
+
+    def int8_given(self) -> list[np.ndarray]:
+        """What the int8 student's graph takes besides levels, float32; none of versions from before."""
+        tensors = load_tensors(self.weights)
+        names = (f"{INT8_PREFIX}{GIVEN}.{place}" for place in range(len(tensors)))
+        return [tensors[name].float().numpy() for name in itertools.takewhile(tensors.__contains__, names)]
 
 
 def _content(tensor: torch.Tensor) -> bytes:

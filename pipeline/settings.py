@@ -240,7 +240,9 @@ class Gate(Section):
         0.003, ge=0, description="How far an int8 version's AUROC may lie below that of the same version in float32"
     )
     int8_score_shift: float = Field(
-        MOST_SCORE_SHIFT, ge=0, description="How far int8 may move held-out scores: by the median, a share of the score"
+        MOST_SCORE_SHIFT,
+        ge=0,
+        description="How far int8 may move held-out scores by the median, in deviations of these",
     )
 
 

@@ -181,7 +181,8 @@ def _lost_in_int8(judged: Judged, gate: Gate) -> list[str]:
     reasons = []
     if judged.score_shift > gate.int8_score_shift:
         reasons.append(
-            f"int8 moves held-out scores by {judged.score_shift:.1%} in the median (limit {gate.int8_score_shift:.1%})"
+            f"int8 moves held-out scores by {judged.score_shift:.2f} of their deviation in the median (limit "
+            f"{gate.int8_score_shift:.2f})"
         )
     lost = _less_sensitive(judged, judged.float32, "int8", gate.int8_auroc_margin)
     reasons += [f"{reason}; fit with precision fp32" for reason in lost]

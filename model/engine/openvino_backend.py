@@ -29,7 +29,7 @@ from model.engine.serving_form import serving_form
 from model.errors import BundleError
 from model.images.frames import Frame
 from model.manifest import Manifest, ModelBundle, NetworkInput, state_bytes
-from model.teachers import load_teacher, teacher_spec
+from model.teachers import load_teacher
 
 if TYPE_CHECKING:
     import openvino
@@ -99,11 +99,9 @@ class OpenVINOBackend:
 
     def _load_int8(self, bundle: ModelBundle) -> OpenVINOStudent:
         graphs = bundle.int8_graphs()
-        model = deserialised(*graphs["student"])
-        # Versions from before have everything as constants.
-        levels = len(teacher_spec(bundle.manifest.backbone.name).all_widths)
-        more = given(bundle.student()) if len(model.inputs) > levels else []
-        student = self._compiled_student(model, len(graphs["student"][1]), more)
+        student = self._compiled_student(
+            deserialised(*graphs["student"]), len(graphs["student"][1]), bundle.int8_given()
+        )
         student.bytes += _OWN_GRAPH_BYTES
         if "teacher" in graphs:
             student.teacher = self._int8_teacher(bundle.manifest, graphs["teacher"])

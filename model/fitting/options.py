@@ -14,7 +14,7 @@ from model.network.student import Method
 from model.teachers.teacher import Recipe
 
 Precision = Literal["fp32", "int8"]
-MOST_SCORE_SHIFT = 0.05
+MOST_SCORE_SHIFT = 0.5
 """A quantised version whose held-out scores moved further (model.manifest.Quantisation) is not to serve."""
 
 

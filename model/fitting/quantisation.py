@@ -6,7 +6,8 @@ where it serves.
 
 What is quantised are the convolutions of the student's fusion, embedding and decoder, and of the teacher where it bears
 that (TeacherSpec.int8). Targets, errors and maps are computed in float32: there differences of nearly equal numbers are
-taken.
+taken. Statistics are learned anew from what a quantised teacher makes of good images: its rounding is then part of what
+good images vary by, at each place and in each direction.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ import torch
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 
-from model.engine.openvino_backend import Levels, OpenVINOBackend
+from model.engine.openvino_backend import Graph, Levels, OpenVINOBackend
 from model.engine.openvino_graphs import given, plain_student_graph, runtime, serialised, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import FitError
+from model.fitting.feature_cache import FeatureCache
 from model.fitting.recalibration import raw_maps, recalibrated
 from model.images.frames import Frame
-from model.manifest import INT8_PREFIX, ModelBundle, Quantisation
+from model.manifest import GIVEN, INT8_PREFIX, ModelBundle, Quantisation
+from model.network.student import Student
 from model.teachers import teacher_spec
 from model.verdict.scored import judged
 
@@ -38,13 +41,18 @@ if TYPE_CHECKING:
 
 RANGE_IMAGES = 64
 _QUANTISED_PARTS = "fusion|embedding|decoder"
+_LEAST_DEVIATION = 1e-3
+_BATCH = 16
+_CACHE_BYTES = 1 << 30
 
 
-def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Frame]) -> ModelBundle:
+def quantised(
+    bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Frame], borne: Sequence[Frame] = ()
+) -> ModelBundle:
     """An int8 version of a float32 one, calibrated anew.
 
-    train: good frames (or tiles) that ranges are read off, at most RANGE_IMAGES evenly spread ones. held_out: good
-    frames that the threshold is placed by, those of the fit. Raises FitError.
+    train: the good frames (or tiles) of the fit; ranges are read off at most RANGE_IMAGES evenly spread ones. held_out:
+    those that the threshold is placed by. borne: a copy of each of train, as it is tolerated, or none. Raises FitError.
     """
     if bundle.manifest.quantisation is not None:
         raise FitError(f"{bundle.manifest.product}/{bundle.manifest.version} is int8 already")
@@ -61,26 +69,56 @@ def quantised(bundle: ModelBundle, train: Sequence[Frame], held_out: Sequence[Fr
         graphs["teacher"] = serialised(teacher)
     compiled = reference.compiled(teacher)
     levels: list[Levels] = [compiled([frame.pixels[None]]) for frame in frames]
-    served = serving_form(bundle.student())
+    fitted = bundle.student()
+    if "teacher" in graphs and fitted.statistics is not None:
+        _learn_statistics(fitted, compiled, train, borne)
+    served = serving_form(fitted)
     inputs = [[*of_image, *given(served)] for of_image in levels]
     student = _quantise(plain_student_graph(served, manifest.backbone.name), inputs, only=_QUANTISED_PARTS)
     graphs["student"] = serialised(student)
-    draft = _with_graphs(bundle, graphs, len(frames))
+    draft = _with_graphs(bundle, graphs, given(served), len(frames))
 
     anew = recalibrated(draft, OpenVINOBackend(), held_out)
-    scores = np.array(anew.manifest.heldout_scores)
-    shift = np.abs(scores / np.median(scores) - before / np.median(before))
     assert draft.manifest.quantisation is not None
-    told = draft.manifest.quantisation.model_copy(update={"score_shift": float(np.median(shift))})
+    shift = score_shift(np.array(anew.manifest.heldout_scores), before)
+    told = draft.manifest.quantisation.model_copy(update={"score_shift": shift})
     return ModelBundle(anew.manifest.model_copy(update={"quantisation": told}), anew.weights)
 
 
-def _with_graphs(bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], images: int) -> ModelBundle:
-    """The bundle with the graphs as byte tensors beside the student's own."""
+def score_shift(scores: np.ndarray, before: np.ndarray) -> float:
+    """model.manifest.Quantisation's, of the same images' scores, above 0, [N]."""
+    now, then = (np.log(of) - np.median(np.log(of)) for of in (scores, before))
+    return float(np.median(np.abs(now - then)) / max(then.std(), _LEAST_DEVIATION))
+
+
+def _learn_statistics(student: Student, teacher: Graph, train: Sequence[Frame], borne: Sequence[Frame]) -> None:
+    assert student.statistics is not None
+    cache = FeatureCache(len(train) + len(borne), torch.float32, _CACHE_BYTES, torch.device("cpu"))
+    for place, frame in enumerate((*train, *borne)):
+        cache.put(place, [torch.from_numpy(level).permute(0, 3, 1, 2) for level in teacher([frame.pixels[None]])])
+
+    def good() -> Iterator[list[torch.Tensor]]:
+        return map(student.targets.all, cache.batches(_BATCH, len(train)))
+
+    def changes() -> Iterator[list[torch.Tensor]]:
+        for start in range(0, len(borne), _BATCH):
+            at = range(start, min(start + _BATCH, len(borne)))
+            copies = student.targets.all(cache.get([len(train) + place for place in at]))
+            yield [copy - own for copy, own in zip(copies, student.targets.all(cache.get(at)), strict=True)]
+
+    student.statistics.fit(good, changes if borne else None)
+
+
+def _with_graphs(
+    bundle: ModelBundle, graphs: dict[str, tuple[bytes, bytes]], more: Sequence[np.ndarray], images: int
+) -> ModelBundle:
+    """The bundle with the graphs as byte tensors, and what they take besides levels, beside the student's own."""
     tensors: dict[str, torch.Tensor] = dict(load_tensors(bundle.weights))
     for part, files in graphs.items():
         for suffix, data in zip(("xml", "bin"), files, strict=True):
             tensors[f"{INT8_PREFIX}{part}.{suffix}"] = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+    for place, array in enumerate(more):
+        tensors[f"{INT8_PREFIX}{GIVEN}.{place}"] = torch.from_numpy(array).half()  # exactly: they are learned so
     weights: bytes = save_tensors(tensors)
     digest = hashlib.sha256(b"".join(graphs["teacher"])).hexdigest() if "teacher" in graphs else None
     record = Quantisation(teacher_sha256=digest, images=images, score_shift=0.0)

@@ -157,7 +157,7 @@ class Fit:
         from model.fitting.quantisation import quantised
 
         report(StepReport(0, 1, math.nan, "quantisation"))
-        return quantised(bundle, self._train, self._held_out)
+        return quantised(bundle, self._train, self._held_out, self._borne)
 
     def state(self) -> bytes:
         """Everything that `restore` needs to go on from this step, as safetensors."""

@@ -14,7 +14,7 @@ from model.bench.random_teacher import random_teacher
 from model.engine import openvino_graphs
 from model.engine.openvino_backend import OpenVINOBackend, OpenVINOStudent
 from model.fitting.options import MOST_SCORE_SHIFT
-from model.fitting.quantisation import quantised
+from model.fitting.quantisation import quantised, score_shift
 from model.manifest import INT8_PREFIX
 
 pytest.importorskip("openvino", reason="the package openvino is not installed")
@@ -34,8 +34,16 @@ def engine(bundle: ModelBundle, int8: ModelBundle) -> Engine:
 def test_scores_stay_close_and_are_not_the_same(engine: Engine, good_frames: list[Frame]) -> None:
     count = len(good_frames)
     fp32, int8 = (np.array([one.score for one in engine.score(good_frames, [key] * count)]) for key in ("fp32", "int8"))
-    assert np.median(np.abs(fp32 / np.median(fp32) - int8 / np.median(int8))) < MOST_SCORE_SHIFT
+    assert score_shift(int8, fp32) < MOST_SCORE_SHIFT
     assert np.abs(fp32 - int8).max() > 0
+
+
+def test_a_shift_is_told_in_deviations_and_a_common_factor_is_none() -> None:
+    scores = np.exp(np.array([-1.0, 0.0, 1.0, 0.0, 2.0]))
+    assert score_shift(3 * scores, scores) == pytest.approx(0)
+    moved = np.exp(np.log(scores) + np.array([0.4, 0.0, -0.4, 0.4, -0.4]))
+    assert score_shift(moved, scores) == pytest.approx(0.4 / np.log(scores).std())
+    assert score_shift(scores, np.ones(5)) > 100, "scores that were all the same"
 
 
 def test_the_convolutions_of_the_student_are_int8_and_the_map_is_not(int8: ModelBundle) -> None:
@@ -97,6 +105,15 @@ def test_versions_with_equal_int8_teachers_share_one_and_let_it_go_with_the_last
     assert len(backend._int8_teachers) == 1
     del one, other
     assert len(backend._int8_teachers) == 0
+
+
+def test_statistics_are_those_of_what_a_quantised_teacher_sees(int8: ModelBundle, resnet: ModelBundle) -> None:
+    """And of a teacher that stays in float32 they stay, too."""
+    for version, same in ((int8, True), (resnet, False)):
+        learned = [g.get_buffer("directions") for g in version.student().statistics.gaussians]  # type: ignore[union-attr]
+        served = version.int8_given()
+        assert len(served) == 2
+        assert all(np.array_equal(of, own.numpy()) == same for of, own in zip(served, learned, strict=False))
 
 
 def test_a_stored_version_comes_back(int8: ModelBundle, good_frames: list[Frame]) -> None:
