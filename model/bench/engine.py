@@ -28,7 +28,7 @@ from model.verdict.masks import cut
 from model.verdict.pictures import encode_mask_png
 
 PRODUCTS = 100
-MOST_STUDENT_BYTES = 4 << 30
+MOST_STUDENT_BYTES = 8 << 30
 """A hundred students larger than this are not loaded for a measurement."""
 
 Precision = Literal["fp32", "fp16", "int8"]
