@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
@@ -46,6 +46,15 @@ class FeatureCache:
         """The first `until` images in order, `size` at a time."""
         for start in range(0, until, size):
             yield self.get(range(start, min(start + size, until)))
+
+    def changes(
+        self, prepare: Callable[[Sequence[torch.Tensor]], list[torch.Tensor]], copies: int, size: int
+    ) -> Iterator[list[torch.Tensor]]:
+        """By how much the last `copies` images, prepared, differ from as many first ones that they are copies of."""
+        for start in range(0, copies, size):
+            at = range(start, min(start + size, copies))
+            changed = prepare(self.get([self.count - copies + index for index in at]))
+            yield [copy - own for copy, own in zip(changed, prepare(self.get(at)), strict=True)]
 
     def _allocate(self, levels: Sequence[torch.Tensor]) -> None:
         shapes = [(self.count, *x_BCHW.permute(0, 2, 3, 1).shape[1:]) for x_BCHW in levels]

@@ -101,10 +101,7 @@ def _learn_statistics(student: Student, teacher: Graph, train: Sequence[Frame], 
         return map(student.targets.all, cache.batches(_BATCH, len(train)))
 
     def changes() -> Iterator[list[torch.Tensor]]:
-        for start in range(0, len(borne), _BATCH):
-            at = range(start, min(start + _BATCH, len(borne)))
-            copies = student.targets.all(cache.get([len(train) + place for place in at]))
-            yield [copy - own for copy, own in zip(copies, student.targets.all(cache.get(at)), strict=True)]
+        return cache.changes(student.targets.all, len(borne), _BATCH)
 
     student.statistics.fit(good, changes if borne else None)
 

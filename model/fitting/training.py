@@ -209,12 +209,7 @@ class Fit:
 
     def _changes(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
         """How the targets of each training image's tolerated copy differ from its own."""
-        targets = self._student.targets
-        for start in range(0, len(self._borne), _TEACHER_BATCH):
-            at = range(start, min(start + _TEACHER_BATCH, len(self._borne)))
-            borne = cache.get([cache.count - len(self._borne) + index for index in at])
-            pairs = zip(targets.all(borne), targets.all(cache.get(at)), strict=True)
-            yield [copy - image for copy, image in pairs]
+        return cache.changes(self._student.targets.all, len(self._borne), _TEACHER_BATCH)
 
     def _teacher_levels(self, frames: Iterable[Frame]) -> Iterator[list[torch.Tensor]]:
         source = iter(frames)

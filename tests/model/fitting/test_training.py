@@ -90,14 +90,15 @@ def test_a_checkpoint_of_another_fit_is_refused(good_frames: list[Frame], small_
 
 def test_what_is_tolerated_is_learned_and_calibrated_with(good_frames: list[Frame], small_options: Options) -> None:
     """A version that was told to bear other light takes a darker part for more usual than one that was not."""
-    dark = Frame((good_frames[20].pixels * 0.75).astype(np.uint8), 320, 240)
+    dark = [Frame((frame.pixels * 0.7).astype(np.uint8), 320, 240) for frame in good_frames[16:]]
     scores = {}
     for name, tolerate in (("nothing", NOTHING), ("light", NOTHING.model_copy(update={"light": 0.3}))):
         made = Fit("disc", good_frames[:16], good_frames[16:], small_options(tolerate=tolerate)).run()
         assert made.manifest.tolerance == tolerate
-        (scores[name],) = Engine(lambda _, made=made: made).score([dark], ["disc"])
+        judged = Engine(lambda _, made=made: made).score(dark, ["disc"] * len(dark))
+        scores[name] = float(np.mean([one.normalised_score for one in judged]))
         assert made.manifest.calibration.heldout_images == len(good_frames[16:]), "copies are no further images"
-    assert scores["light"].normalised_score < 0.8 * scores["nothing"].normalised_score
+    assert scores["light"] < 0.85 * scores["nothing"]
 
 
 def test_features_on_disk_give_the_same_weights(
