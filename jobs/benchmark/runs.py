@@ -124,7 +124,7 @@ class Result:
     escape_rate_1: float
     review_rate_1: float
     sensitivity: float
-    fit_seconds: float  # without the teacher's pass, where another method of the seed has made it
+    fit_seconds: float  # without the teacher's pass, or the fit, where another method of the seed has made it
     explained_variance: tuple[float, ...] | None
     level_weights: dict[str, list[float]] | None
     shifted: dict[str, dict[str, float]] | None
@@ -196,7 +196,7 @@ class _Images:
         self.defective = [image.kind != GOOD for image in category.test]
         self.masks = [self._mask(image.masks, image.kind, n) for n, image in enumerate(category.test)]
         self.features: tuple[int, FeatureCache | None] = (-1, None)  # of the last seed
-        self.default: tuple[FitOptions, Fit, ModelBundle] | None = None  # the last fit of the default method
+        self.fitted: tuple[FitOptions, Fit, ModelBundle] | None = None  # the last one, of whichever method
 
     def split(self, seed: int) -> tuple[list[Frame], list[Frame]]:
         """Good images to learn from and held-out ones: another seed holds out, and leaves out, others."""
@@ -271,13 +271,13 @@ def _student(images: _Images, method: Method, options: FitOptions, on_phase: OnP
     options = FitOptions.model_validate({**options.model_dump(), **chosen})
     features = images.features[1] if images.features[0] == options.seed else None
     train, held_out = images.split(options.seed)
-    if row and images.default and images.default[0] == options:
-        _, fit, bundle = images.default  # rows of the evidence differ in what is made of one fit
+    if row and images.fitted and images.fitted[0] == options:
+        _, fit, bundle = images.fitted  # rows of the evidence differ in what is made of one fit
     else:
         fit = Fit(images.name, train, held_out, options, _device(), features)
         bundle = fit.run(lambda report: on_phase(report.phase, report.step, report.steps))
     images.features = (options.seed, fit.features)
-    images.default = (options, fit, bundle)
+    images.fitted = (options, fit, bundle)
     seconds = time.monotonic() - begun
     training = bundle.manifest.training
     if row:

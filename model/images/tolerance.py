@@ -55,8 +55,8 @@ NOTHING = Tolerance(light=0, shift_px=0, turn_deg=0, blur_px=0, noise=0, jpeg=10
 def jittered(frame: Frame, tolerance: Tolerance, rng: np.random.Generator) -> Frame:
     """A copy of a good frame as it may look, too. What leaves the image is replaced by its mirrored edge.
 
-    Light and place are at an end of their ranges: drawn from the middle, too, copies rejected three times as many parts
-    that lay at the end (docs/method.md). Sharpness is anywhere between none and all of its range.
+    Light and place are at an end of their ranges: with copies from the middle, too, parts that lay at the end were
+    rejected that were to be borne (docs/method.md). Sharpness is anywhere between none and all of its range.
     """
     pixels = frame.pixels
     if tolerance.shift_px or tolerance.turn_deg:

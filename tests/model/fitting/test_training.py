@@ -98,7 +98,7 @@ def test_what_is_tolerated_is_learned_and_calibrated_with(good_frames: list[Fram
         judged = Engine(lambda _, made=made: made).score(dark, ["disc"] * len(dark))
         scores[name] = float(np.mean([one.normalised_score for one in judged]))
         assert made.manifest.calibration.heldout_images == len(good_frames[16:]), "copies are no further images"
-    assert scores["light"] < 0.85 * scores["nothing"]
+    assert scores["light"] < 0.8 * scores["nothing"]
 
 
 def test_features_on_disk_give_the_same_weights(
