@@ -156,14 +156,17 @@ class Quantisation(_Record):
     """That a version computes in int8, and what that changed (model/fitting/quantisation.py).
 
     teacher_sha256: of the quantised teacher, which versions share where they agree on it; None where the teacher stays
-    in float32, and is everyone's. images: good images that ranges were read off. score_shift: how far held-out images'
-    scores moved from the float32 version's, by the median, as a multiple of how far these lie apart: differences and
-    deviation are of logarithms, each less its version's median, for a common factor is the threshold's affair.
+    in float32, and is everyone's. images: good images that ranges were read off. score_shift_sd: how far held-out
+    images' scores moved from the float32 version's, by the median, in deviations of these: differences and deviation
+    are of logarithms, each less its version's median, for a common factor is the threshold's affair.
+    score_shift: what versions of before tell instead, as a share of the score, which says nothing of the shift in
+    deviations.
     """
 
     teacher_sha256: str | None = None
     images: int = Field(gt=0)
-    score_shift: float = Field(ge=0)
+    score_shift: float | None = Field(None, ge=0)
+    score_shift_sd: float | None = Field(None, ge=0)
 
 
 class Borne(_Record):

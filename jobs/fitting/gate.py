@@ -28,8 +28,8 @@ class Judged:
     """How one version did on the gate's images. Rates and AUROCs are shares of 1; None where nothing could be told.
 
     sensitivity: AUROC of made-up defects, as probe has it image by image, for the images of probed (sha256) in turn.
-    float32, score_shift: of an int8 version, the
-    same before it was quantised, and how far held-out scores moved.
+    float32, score_shift_sd: of an int8 version, the same before it was quantised, and how far held-out scores moved, in
+    deviations of these; None where a version of before tells it otherwise.
     """
 
     held_out: int
@@ -39,7 +39,7 @@ class Judged:
     probe: Sensitivity | None = field(default=None, compare=False, repr=False)
     probed: tuple[str, ...] = field(default=(), compare=False, repr=False)
     float32: "Judged | None" = None
-    score_shift: float | None = None
+    score_shift_sd: float | None = None
 
 
 @dataclass
@@ -69,7 +69,7 @@ class Judge:
         if quantisation is None:
             return judged
         float32 = self._judge(self._float32, product, version, held_out, labelled)
-        return replace(judged, float32=float32, score_shift=quantisation.score_shift)
+        return replace(judged, float32=float32, score_shift_sd=quantisation.score_shift_sd)
 
     def _judge(
         self, engine: Engine, product: str, version: str, held_out: Sequence[Item], labelled: Sequence[Item]
@@ -176,12 +176,16 @@ def decide(challenger: Judged, champion: Judged | None, gate: Gate) -> Verdict:
 
 def _lost_in_int8(judged: Judged, gate: Gate) -> list[str]:
     """Why an int8 version is too far from what it was in float32."""
-    if judged.float32 is None or judged.score_shift is None:
+    if judged.float32 is None:
         return []
     reasons = []
-    if judged.score_shift > gate.int8_score_shift:
+    if judged.score_shift_sd is None:
         reasons.append(
-            f"int8 moves held-out scores by {judged.score_shift:.2f} of their deviation in the median (limit "
+            "its manifest does not tell how far int8 moves held-out scores in deviations of these; fit it anew"
+        )
+    elif judged.score_shift_sd > gate.int8_score_shift:
+        reasons.append(
+            f"int8 moves held-out scores by {judged.score_shift_sd:.2f} of their deviation in the median (limit "
             f"{gate.int8_score_shift:.2f})"
         )
     lost = _less_sensitive(judged, judged.float32, "int8", gate.int8_auroc_margin)

@@ -87,7 +87,8 @@ def our_modes(subject: Subject, options: EngineOptions) -> list[OurMode]:
         backend = make_backend("openvino", "cpu", options.threads)
         modes.append(OurMode("ours_openvino", backend, subject.bundle))
         if subject.int8 and subject.int8.manifest.quantisation:
-            kept = subject.int8.manifest.quantisation.score_shift <= MOST_SCORE_SHIFT
+            shift = subject.int8.manifest.quantisation.score_shift_sd
+            kept = shift is not None and shift <= MOST_SCORE_SHIFT
             modes.append(OurMode("ours_openvino_int8", backend, subject.int8, "int8", kept))
     return modes
 

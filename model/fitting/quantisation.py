@@ -81,12 +81,12 @@ def quantised(
     anew = recalibrated(draft, OpenVINOBackend(), held_out)
     assert draft.manifest.quantisation is not None
     shift = score_shift(np.array(anew.manifest.heldout_scores), before)
-    told = draft.manifest.quantisation.model_copy(update={"score_shift": shift})
+    told = draft.manifest.quantisation.model_copy(update={"score_shift_sd": shift})
     return ModelBundle(anew.manifest.model_copy(update={"quantisation": told}), anew.weights)
 
 
 def score_shift(scores: np.ndarray, before: np.ndarray) -> float:
-    """model.manifest.Quantisation's, of the same images' scores, above 0, [N]."""
+    """model.manifest.Quantisation's score_shift_sd, of the same images' scores, above 0, [N]."""
     now, then = (np.log(of) - np.median(np.log(of)) for of in (scores, before))
     return float(np.median(np.abs(now - then)) / max(then.std(), _LEAST_DEVIATION))
 
@@ -118,7 +118,7 @@ def _with_graphs(
         tensors[f"{INT8_PREFIX}{GIVEN}.{place}"] = torch.from_numpy(array).half()  # exactly: they are learned so
     weights: bytes = save_tensors(tensors)
     digest = hashlib.sha256(b"".join(graphs["teacher"])).hexdigest() if "teacher" in graphs else None
-    record = Quantisation(teacher_sha256=digest, images=images, score_shift=0.0)
+    record = Quantisation(teacher_sha256=digest, images=images)
     update = {
         "quantisation": record,
         "weights_sha256": hashlib.sha256(weights).hexdigest(),

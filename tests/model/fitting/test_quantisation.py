@@ -15,7 +15,7 @@ from model.engine import openvino_graphs
 from model.engine.openvino_backend import OpenVINOBackend, OpenVINOStudent
 from model.fitting.options import MOST_SCORE_SHIFT
 from model.fitting.quantisation import quantised, score_shift
-from model.manifest import INT8_PREFIX
+from model.manifest import INT8_PREFIX, Quantisation
 
 pytest.importorskip("openvino", reason="the package openvino is not installed")
 pytest.importorskip("nncf", reason="the package nncf is not installed")
@@ -44,6 +44,10 @@ def test_a_shift_is_told_in_deviations_and_a_common_factor_is_none() -> None:
     moved = np.exp(np.log(scores) + np.array([0.4, 0.0, -0.4, 0.4, -0.4]))
     assert score_shift(moved, scores) == pytest.approx(0.4 / np.log(scores).std())
     assert score_shift(scores, np.ones(5)) > 100, "scores that were all the same"
+
+
+def test_a_manifest_of_before_is_read_and_its_shift_is_not_taken_for_deviations() -> None:
+    assert Quantisation.model_validate({"images": 64, "score_shift": 0.03}).score_shift_sd is None
 
 
 def test_the_convolutions_of_the_student_are_int8_and_the_map_is_not(int8: ModelBundle) -> None:
