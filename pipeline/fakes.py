@@ -57,6 +57,10 @@ class MemoryStore:
         self._answer()
         return key in self.objects
 
+    def remove(self, key: str) -> None:
+        self._answer()
+        self.objects.pop(key, None)
+
     def keys(self, prefix: str) -> Iterator[str]:
         self._answer()
         yield from sorted(key for key in self.objects if key.startswith(prefix))

@@ -213,7 +213,13 @@ class Serving(Section):
 
 
 class Training(Section):
-    cpus: int | None = Field(None, ge=1, description="CPU threads of a fit; default: all of the node's cores but one")
+    cpus: int | None = Field(
+        None, ge=1, description="CPU threads of a fit; default: what fits side by side leave each other of a node"
+    )
+    gpus: float = Field(1.0, gt=0, le=1, description="Share of a GPU that a fit takes, where there are any")
+    fits: int | None = Field(
+        None, ge=1, description="Most fits at once; default: as many as nodes have GPUs, or else CPUs, and memory for"
+    )
     attempts: int = Field(3, ge=0, description="How often a fit whose worker died goes on from its last checkpoint")
 
 

@@ -16,6 +16,13 @@ ATTEMPTS = 2_000
 _random = random.SystemRandom()
 
 
+def free_port() -> int:
+    """One of 127.0.0.1 that nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def is_free(port: int) -> bool:
     """Whether a server could listen on 127.0.0.1:port now; connections that linger after a restart don't count."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -18,6 +18,7 @@ import torch
 
 from jobs.benchmark.evidence_rows import EVIDENCE_ROWS, EvidenceOf, EvidenceRow
 from jobs.benchmark.layouts import Category
+from jobs.benchmark.shared_fit import shared_fit
 from jobs.benchmark.shifts import discoloured_found, under_shifts
 from jobs.fitting.datasets import GOOD
 from jobs.fitting.datasets.masks import encoded, read_truth
@@ -133,6 +134,8 @@ class Result:
     """Shares of good test images found out once they are discoloured (jobs/benchmark/shifts.py); none as above."""
     worst: tuple[WorstCase, ...]
     """The highest-scored good and the lowest-scored defective images."""
+    final_loss: float | None = None
+    """Of a student's fit."""
 
 
 _NO_MEASURES = ("seed", "explained_variance", "level_weights", "shifted", "discoloured", "worst")
@@ -149,6 +152,7 @@ class _Judged:
     at_one_percent: Calibration
     explained_variance: tuple[float, ...] | None = None
     level_weights: dict[str, list[float]] | None = None
+    final_loss: float | None = None
 
 
 def run_plan(
@@ -239,6 +243,7 @@ def _run(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase
         shifted=under,
         discoloured=discoloured_found(judged.judge, good) if shifted else None,
         worst=tuple(_worst(images, judged.scored)),
+        final_loss=judged.final_loss,
     )
 
 
@@ -273,11 +278,15 @@ def _student(images: _Images, method: Method, options: FitOptions, on_phase: OnP
     train, held_out = images.split(options.seed)
     if row and images.fitted and images.fitted[0] == options:
         _, fit, bundle = images.fitted  # rows of the evidence differ in what is made of one fit
+    elif options.workers > 1:
+        on_phase(f"fit by {options.workers} processes", 0, 1)
+        bundle = shared_fit(images.name, train, held_out, options)
     else:
         fit = Fit(images.name, train, held_out, options, _device(), features)
         bundle = fit.run(lambda report: on_phase(report.phase, report.step, report.steps))
-    images.features = (options.seed, fit.features)
-    images.fitted = (options, fit, bundle)
+    if options.workers == 1:
+        images.features = (options.seed, fit.features)
+        images.fitted = (options, fit, bundle)
     seconds = time.monotonic() - begun
     training = bundle.manifest.training
     if row:
@@ -291,7 +300,15 @@ def _student(images: _Images, method: Method, options: FitOptions, on_phase: OnP
         return [one for chunk in chunks for one in engine.score(chunk, [images.name] * len(chunk))]
 
     limits = _at_one_percent(bundle.manifest.heldout_scores)
-    return _Judged(judged(images.test), judged, seconds, limits, training.explained_variance, training.level_weights)
+    return _Judged(
+        judged(images.test),
+        judged,
+        seconds,
+        limits,
+        training.explained_variance,
+        training.level_weights,
+        training.final_loss,
+    )
 
 
 def _baseline(images: _Images, method: Method, options: FitOptions, on_phase: OnPhase) -> _Judged:

@@ -15,9 +15,9 @@ import psutil
 from infra.local import LocalServers
 from infra.local.network import Network
 from infra.local.server import Server
-from jobs.chaos.cluster import Nodes
 from jobs.chaos.plan import Fault, Kind
 from jobs.line.deploy import replicas
+from jobs.session.cluster import Nodes
 from jobs.session.ray_session import RaySession
 
 BROKER_DOWN_S = 3.0

@@ -25,12 +25,12 @@ from jobs.audit.log import Log, committed_offsets
 from jobs.audit.report import Audit
 from jobs.audit.run import run_audit
 from jobs.audit.window import Window
-from jobs.chaos.cluster import ray_cluster
 from jobs.chaos.faults import Faults, Timeline
 from jobs.chaos.plan import INTERVALS_S, Fault, Kind, plan
 from jobs.chaos.products import draw_images, publish_model
 from jobs.chaos.samples import Sample, Samples, draw, longest_standstill_s, memory, most_behind
 from jobs.line.deploy import delivery, deploy, shut_down
+from jobs.session.cluster import ray_cluster
 from jobs.session.connect import make_store
 from jobs.session.progress import Screen
 from jobs.session.ray_session import ray_session

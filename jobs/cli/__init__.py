@@ -17,8 +17,9 @@ from jobs.cli.chaos import chaos
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.datasets import datasets
 from jobs.cli.demo import demo, doctor
+from jobs.cli.fit import fit
 from jobs.cli.local import local
-from jobs.cli.models import fit, models, schedule
+from jobs.cli.models import models, schedule
 from jobs.cli.replay import replay
 from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup

@@ -4,6 +4,7 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -218,3 +219,48 @@ def stream(backbone: str, threads: int, batch: int, repeats: int, seconds: float
 
     run = StreamRun(backbone=backbone, threads=threads, repeats=repeats, seconds=seconds, batch=batch)
     bench_stream(run, json_file, _command_line(), Screen())
+
+
+@bench.command()
+@click.option("--products", default=4, show_default=True, type=click.IntRange(min=0), help="Real fits; 0: none.")
+@click.option("--steps", default=300, show_default=True, type=click.IntRange(min=1), help="Of a real fit.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Of the real fits.")
+@click.option(
+    "--nodes", default=4, show_default=True, type=click.IntRange(min=1), help="Of the cluster for waiting fits."
+)
+@click.option("--slots", default=4, show_default=True, type=click.IntRange(min=1), help="Fits at once on each node.")
+@click.option("--fits", default=96, show_default=True, type=click.IntRange(min=1), help="Fits that only wait.")
+@click.option(
+    "--seconds", default=20.0, show_default=True, type=click.FloatRange(min=0.1), help="Each waits, in the mean."
+)
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
+def fleet(json_file: Path | None, **run: Any) -> None:
+    """Measure how well many fits at once use a cluster.
+
+    Fits that only wait, on a cluster of this machine with many slots, show what sharing them out costs; real fits of
+    drawn products, side by side and one after another, show it on this machine's cores. Efficiency is the work done,
+    by the slots and the seconds that it took from the first lane's start to the last fit's end.
+
+    \b
+    Example:  linewatch bench fleet --json fleet.json
+    """
+    from jobs.bench.fleet import Run, bench_fleet
+    from jobs.session.progress import Screen
+
+    bench_fleet(Run(**run), json_file, _command_line(), Screen())
+
+
+@bench.command()
+@click.option("--images", default=1000, show_default=True, type=click.IntRange(min=50), help="Drawn JPEGs of 640 px.")
+@click.option("--repeats", default=3, show_default=True, type=click.IntRange(min=1), help="Of each way.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
+def reading(images: int, repeats: int, json_file: Path | None) -> None:
+    """Measure how fast a fit's images come from S3: one by one, fetched ahead, or by Ray Data.
+
+    \b
+    Example:  linewatch bench reading --json reading.json
+    """
+    from jobs.bench.reading import bench_reading
+    from jobs.session.progress import Screen
+
+    bench_reading(images, repeats, json_file, _command_line(), Screen())

@@ -73,6 +73,10 @@ def _shared(command: Any) -> Any:
 )  # fmt: skip
 @click.option("--align", is_flag=True, help="Bring parts to one place first where it helps, as fit.align.")
 @click.option(
+    "--workers", default=1, show_default=True, type=click.IntRange(1, 64),
+    help="Processes that share each fit, as fit.workers.",
+)  # fmt: skip
+@click.option(
     "--images", type=click.IntRange(min=10), help="Good images that fits get, other ones for each seed.  [default: all]"
 )
 @click.option(
@@ -95,6 +99,7 @@ def benchmark(
     tolerate: dict[str, Any],
     exposure: str,
     align: bool,
+    workers: int,
     images: int | None,
     against: Path | None,
 ) -> None:
@@ -115,11 +120,11 @@ def benchmark(
     from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown, shifted_table
 
-    changes = {"--tiles": tiles, "--exposure": exposure != "off", "--align": align}
+    changes = {"--tiles": tiles, "--exposure": exposure != "off", "--align": align, "--workers": workers > 1}
     if (changed := [name for name, given in changes.items() if given]) and (plain := PLAIN & {*methods}):
         names = ", ".join(sorted(plain))
         raise click.UsageError(f"{names}: sees whole images as they are: leave out {' and '.join(changed)}, or it")
-    options = {"precision": precision, "tiles": tiles, "exposure": exposure, "align": align}
+    options = {"precision": precision, "tiles": tiles, "exposure": exposure, "align": align, "workers": workers}
     options |= {"tolerate": tolerate} if tolerate else {}
     plan, results = _run(
         folder, backbone, only, seeds, steps, size, out, methods, shifted=shifted, images=images, **options

@@ -44,7 +44,7 @@ def demo(
 ) -> None:
     """Watch the whole of linewatch work on this machine, on real servers.
 
-    Starts a Kafka broker and an S3 store, uploads good images, fits a model per product with Ray Train, deploys
+    Starts a Kafka broker and an S3 store, uploads good images, fits a model per product on Ray, deploys
     replicas on Ray Serve, replays cameras through Kafka, retrains on a schedule, counts every image in and every
     event out, and draws a page and a contact sheet. Nothing stays running afterwards.
 

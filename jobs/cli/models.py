@@ -1,139 +1,14 @@
-"""`linewatch fit`, `models` and `schedule`: versions, and which of them serves."""
+"""`linewatch models` and `schedule`: versions, and which of them serves."""
 
 import json
 import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 if TYPE_CHECKING:
-    from jobs.fitting.task import Task
-    from jobs.session.progress import Screen
     from model import Calibration
-    from pipeline.settings import Settings
-
-
-@click.command()
-@click.argument("products", nargs=-1, required=True, metavar="PRODUCT...")
-@click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the fit.steps setting]")
-@click.option("--seed", type=click.IntRange(min=0), help="Decides initial weights and batch order.")
-@click.option(
-    "--precision", type=click.Choice(["fp32", "int8"]), help="int8 scores faster on a CPU.  [default: fit.precision]"
-)
-@click.option("--tiles/--no-tiles", default=None, help="Score tiles at full resolution: small defects on large images.")
-@click.option(
-    "--ignore",
-    metavar="MASK",
-    help="Image of the images' size, not 0 where they don't count: a background.  [default: fit.ignore]",
-)
-@click.option("--no-promote", is_flag=True, help="Publish the version, and let the champion be.")
-@click.option("--force", is_flag=True, help="Promote without asking the gate.")
-@click.option("--run", metavar="NAME", help="Name of the run; the same name again resumes an interrupted one.")
-@click.pass_obj
-def fit(
-    config: Path | None,
-    products: tuple[str, ...],
-    steps: int | None,
-    seed: int | None,
-    precision: str | None,
-    tiles: bool | None,
-    ignore: str | None,
-    no_promote: bool,
-    force: bool,
-    run: str | None,
-) -> None:
-    """Fit a model for each PRODUCT from its good images, and promote it if the gate lets it pass.
-
-    Ray Train reads the product's latest snapshot from S3, checkpoints to S3, and writes an immutable version to the
-    registry. A version that the gate refuses stays there; promote it by hand if you know better. A product that can't
-    be fitted is named with the reason, before Ray starts where its images tell; the others are fitted and promoted.
-
-    \b
-    Example:  linewatch fit bottle cap
-    """
-    from jobs.fitting.fit import planned
-    from jobs.fitting.release import Releases
-    from jobs.session.connect import load_settings, open_store
-    from jobs.session.progress import Screen
-    from jobs.session.terminal import printable
-    from model import IgnoredArea
-
-    settings = load_settings(config)
-    given = {"steps": steps, "seed": seed, "precision": precision, "tiles": tiles, "ignore": ignore}
-    chosen = {name: value for name, value in given.items() if value is not None}
-    settings = settings.with_fit(chosen)
-    store = open_store(settings)
-    releases, screen, failed = Releases(settings, store), Screen(), list[str]()
-
-    def fail(what: str, reason: str) -> None:
-        failed.append(what)
-        click.echo(f"Error: {what}: {printable(reason)}", err=True)
-
-    def told(product: str, reason: str) -> None:
-        fail(f"{product} can't be fitted", reason)
-
-    tasks = []
-    for product in dict.fromkeys(products):
-        with _alone(f"{product} can't be fitted", fail):
-            tasks.append(planned(settings, store, product))
-    for task in tasks:
-        if task.ignore:
-            screen.say(f"{task.product}: {IgnoredArea.model_validate(task.ignore).describe()}")
-    versions = _fitted(settings, tasks, run, screen, told) if tasks else {}
-    refused = 0
-    for product, version in versions.items():
-        manifest = releases.registry.manifest(product, version)
-        for line in manifest.describe():
-            screen.say(f"{product} {version}: {line}")
-        if highest := releases.highest_held_out(manifest):
-            screen.say(f"{product} {version}: {highest}")
-        if no_promote:
-            screen.say(f"{product} {version}: in the registry, not promoted")
-            continue
-        with _alone(f"{product} {version} was not promoted", fail):
-            verdict = releases.consider(product, version, force=force)
-            screen.say(f"{product} {version}: {'promoted' if verdict.accepted else verdict.line()}")
-            refused += not verdict.accepted
-    if refused:
-        raise click.ClickException(
-            f"{refused} of {len(versions)} versions were refused: 'linewatch models promote' overrules"
-        )
-    if failed:
-        raise click.exceptions.Exit(1)
-
-
-def _fitted(
-    settings: "Settings", tasks: "list[Task]", run: str | None, screen: "Screen", told: Callable[[str, str], None]
-) -> dict[str, str]:
-    """Product to version, of those that could be fitted; of each other one ``told`` hears why not."""
-    from jobs.fitting.fit import fit_products
-    from jobs.session.ray_session import ray_session
-
-    with screen.step("Starting Ray"):
-        session = ray_session(settings)
-        session.__enter__()
-    try:
-        with screen.fitting("Fitting", [task.product for task in tasks]) as on_beat:
-            return fit_products(settings, tasks, on_beat, run, on_failed=told)
-    finally:
-        session.__exit__(None, None, None)
-
-
-@contextmanager
-def _alone(what: str, fail: Callable[[str, str], None]) -> Iterator[None]:
-    """What is wrong with one product does not keep the others from being fitted and promoted."""
-    from model import ModelError
-    from pipeline.errors import LinewatchError, StoreUnavailable
-
-    try:
-        yield
-    except StoreUnavailable:
-        raise
-    except (LinewatchError, ModelError) as error:
-        fail(what, str(error))
 
 
 @click.group()

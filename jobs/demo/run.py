@@ -65,7 +65,7 @@ def _products(options: DemoOptions, folder: Path, screen: Screen) -> list[DemoPr
 def _fit(stage: Stage, products: list[DemoProduct], screen: Screen) -> None:
     datasets, releases = Datasets(stage.store), Releases(stage.settings, stage.store)
     tasks = [Task(product.name, datasets.latest(product.name).digest, None) for product in products]
-    with screen.fitting("Fitting with Ray Train", [task.product for task in tasks]) as on_beat:
+    with screen.fitting("Fitting on Ray", [task.product for task in tasks]) as on_beat:
         versions = fit_products(stage.settings, tasks, on_beat)
     with screen.step("Judging and promoting"):
         verdicts = {name: releases.consider(name, version) for name, version in versions.items()}

@@ -1,23 +1,27 @@
-"""Fit products with Ray Train: images from S3, checkpoints to S3, a version in the registry at the end."""
+"""Fit products on Ray: images from S3, checkpoints to S3, a version in the registry at the end."""
 
-import json
+import re
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 
 from jobs.fitting.area import ignored_area
-from jobs.fitting.board import Board, Watcher
 from jobs.fitting.counts import too_few
 from jobs.fitting.datasets import DatasetError, Datasets
+from jobs.fitting.fleet import Fleet
 from jobs.fitting.task import Task
 from jobs.fitting.worker import begin
 from jobs.session.progress import Beat
 from jobs.session.ray_session import ray_session
+from model import FitOptions
 from pipeline.errors import LinewatchError
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry
 from pipeline.storage.store import ObjectStore, S3Store
+
+RUN = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
+"""A run's name becomes part of keys in S3."""
 
 
 class FitJobError(LinewatchError):
@@ -31,19 +35,23 @@ def fit_products(
     run: str | None = None,
     *,
     on_failed: Callable[[str, str], None] | None = None,
+    on_note: Callable[[str], None] | None = None,
 ) -> dict[str, str]:
-    """Fit each product in one Ray Train run and publish its version; returns product to version.
+    """Fit products side by side, as many at once as the cluster has room for; returns product to version.
 
-    Short fits share one trainer: starting one costs more than some of the fits. A worker that dies goes on from the
-    last checkpoint in S3. A product that can't be fitted does not keep the others from it.
+    The longest fits come first. One whose worker dies goes on from its last checkpoint, elsewhere perhaps. A product
+    that can't be fitted keeps no other from it.
 
     Args:
         run: name of the run. The same name again resumes what an interrupted run began.
         on_failed: called with (product, reason) for each that can't be fitted; without, they raise at the end.
+        on_note: called with what is worth telling meanwhile: a fit whose worker died.
 
     Raises:
-        FitJobError: the run failed for good, or, without on_failed, a product; the message names the reason.
+        FitJobError: the name can't be one of a run, or, without on_failed, a product failed; the message says why.
     """
+    if run and not RUN.fullmatch(run):
+        raise FitJobError(f"{run!r} can't be the name of a run: letters, digits, '.', '_' and '-', at most 80")
     store = S3Store(settings.s3)
     ready: list[Task] = []
     failed: dict[str, str] = {}
@@ -52,7 +60,7 @@ def fit_products(
             ready.append(_checked(settings, store, task))
         except DatasetError as error:
             failed[task.product] = str(error)
-    versions, broken = _run(settings, ready, on_beat, run) if ready else ({}, {})
+    versions, broken = _run(settings, ready, on_beat, run, on_note) if ready else ({}, {})
     failed |= broken
     if failed and not on_failed:
         raise FitJobError("; ".join(f"{product} can't be fitted: {reason}" for product, reason in failed.items()))
@@ -75,50 +83,33 @@ def planned(settings: Settings, store: ObjectStore, product: str) -> Task:
 
 def _checked(settings: Settings, store: ObjectStore, task: Task) -> Task:
     """The task with all that it needs. Raises DatasetError: why its fit would fail, as far as the snapshot tells."""
-    reason = too_few(Datasets(store).snapshot(task.product, task.digest))
+    snapshot = Datasets(store).snapshot(task.product, task.digest)
+    reason = too_few(snapshot)
     if reason:
         raise DatasetError(reason)
-    return with_area(settings, store, task)
+    options = settings.fit_options(task.product)
+    work = _work(options, len(snapshot.good))
+    return replace(with_area(settings, store, task), work=work, workers=options.workers)
+
+
+def _work(options: FitOptions, images: int) -> float:
+    """How long a fit takes beside others, in passes of the teacher: a step's image costs one and a half."""
+    passes = images * (2 + options.corruptions) + 1.5 * options.steps * options.batch
+    return passes * options.size**2 / options.workers
 
 
 def _run(
-    settings: Settings, tasks: Sequence[Task], on_beat: Callable[[Beat], None] | None, run: str | None
+    settings: Settings,
+    tasks: Sequence[Task],
+    on_beat: Callable[[Beat], None] | None,
+    run: str | None,
+    on_note: Callable[[str], None] | None,
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """One run of Ray Train; returns product to version, and product to the reason of its failure."""
-    with ray_session(settings):
-        import ray
-        from ray.train import CheckpointConfig, FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
-
-        name = run or f"fit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
-        board = ray.remote(num_cpus=0)(Board).remote()
-        trainer = TorchTrainer(
-            begin,
-            train_loop_config={
-                "settings": settings.public(),
-                "tasks": [vars(task) for task in tasks],
-                "board": board,
-            },
-            scaling_config=ScalingConfig(
-                num_workers=1, use_gpu=_gpus() > 0, resources_per_worker={"CPU": settings.training.cpus or 1}
-            ),
-            run_config=RunConfig(
-                name=name,
-                storage_path=f"s3://{settings.s3.bucket}/train",
-                failure_config=FailureConfig(max_failures=settings.training.attempts),
-                checkpoint_config=CheckpointConfig(num_to_keep=1),
-            ),
-        )
-        watching = Watcher(board, on_beat) if on_beat else None
-        try:
-            result = trainer.fit()
-        except Exception as error:  # Ray raises its own tree, each with the worker's traceback inside
-            raise FitJobError(f"fitting {', '.join(task.product for task in tasks)} failed: {_cause(error)}") from error
-        finally:
-            if watching:
-                watching.close()
-        metrics = result.metrics or {}
-        return dict(json.loads(metrics["done"])), dict(json.loads(metrics["failed"]))
+    """One fleet; returns product to version, and product to the reason of its failure."""
+    name = run or f"fit-{datetime.now(UTC):%Y%m%dT%H%M%SZ}-{uuid.uuid4().hex[:6]}"
+    with ray_session(settings) as session:
+        standing = Fleet(settings, session, tasks, name, begin, on_beat, on_note).run()
+    return standing.done, standing.failed
 
 
 def with_area(settings: Settings, store: ObjectStore, task: Task) -> Task:
@@ -133,15 +124,3 @@ def with_area(settings: Settings, store: ObjectStore, task: Task) -> Task:
     datasets = Datasets(store)
     area = ignored_area(options, datasets, datasets.snapshot(task.product, task.digest), settings.limits.images)
     return replace(task, ignore=area.model_dump(mode="json") if area else None)
-
-
-def _gpus() -> float:
-    import ray
-
-    return float(ray.cluster_resources().get("GPU", 0))
-
-
-def _cause(error: BaseException) -> str:
-    """The last line of the innermost error: Ray nests the worker's traceback as text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return lines[-1][:400] if lines else type(error).__name__

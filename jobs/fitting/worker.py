@@ -1,20 +1,20 @@
-"""What happens in Ray Train's worker: each product in turn, from its images in S3 to a version in the registry."""
+"""What happens in a fit's worker: each product in turn, from its images in S3 to a version in the registry."""
 
-import json
 import logging
 import os
-import tempfile
-from dataclasses import fields
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import UTC, datetime
 from importlib.metadata import version as installed_version
-from pathlib import Path
 from typing import Any
 
 import torch
 
+from jobs.fitting.checkpoints import Checkpoints
 from jobs.fitting.counts import split_items
 from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
-from jobs.fitting.task import Outcomes, Task
+from jobs.fitting.task import Task
 from model import (
     Fit,
     FitOptions,
@@ -26,6 +26,8 @@ from model import (
     StepReport,
     read_frame,
 )
+from model.fitting.kept_frames import KeptFrames
+from model.team import ALONE, Team
 from pipeline.errors import LinewatchError, StoreUnavailable
 from pipeline.settings import Settings
 from pipeline.storage.registry import Registry, new_version
@@ -33,79 +35,113 @@ from pipeline.storage.store import ObjectStore, S3Store
 
 CHECKPOINT_STEPS = 50
 BOARD_STEPS = 5
+FETCH_THREADS = 4
 NICENESS = 5
 """A fit takes what replicas on its machine leave, and a quarter of a core where they leave none."""
 log = logging.getLogger(__name__)
 
 
 def begin(config: dict[str, Any]) -> None:
-    """What Ray Train calls, in a process of its own."""
+    """What a lane runs, in a process of its own."""
     now = os.getpriority(os.PRIO_PROCESS, 0)
     os.setpriority(os.PRIO_PROCESS, 0, max(now, NICENESS))  # a cluster's may be higher, and only root may go back
     train(config)
 
 
 def train(config: dict[str, Any]) -> None:
-    """The worker's loop: each product in turn, resumed from the last checkpoint where there is one."""
-    import ray.train
-
+    """The loop of a lane's worker: the board's products, one after another; a team's one product."""
     settings = Settings.received(config["settings"])
-    torch.set_num_threads(settings.training.cpus or _default_threads())
+    torch.set_num_threads(config["threads"])
+    team = Team.of_processes()
+    desk = Desk(config["board"], config["lane"])
     store = S3Store(settings.s3)
-    outcomes, state = _resume(ray.train.get_checkpoint())
-    for values in config["tasks"]:
-        task = Task(**values)
-        if task.product in outcomes.done or task.product in outcomes.failed:
-            continue
+    while task := desk.take():
         try:
-            outcomes.done[task.product] = _fit_one(settings, store, task, outcomes, state, config["board"])
+            version = _fit_one(settings, store, task, config["run"], desk, team)
         except StoreUnavailable:
-            raise
-        except (ModelError, LinewatchError) as error:  # another attempt would end the same
-            outcomes.failed[task.product] = str(error)
+            raise  # no fault of the product
+        except (ModelError, LinewatchError) as error:
+            desk.failed(str(error))
+            if not team.alone:
+                raise  # or the others would wait for this one
+            continue
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            if settings.training.attempts and task.product not in outcomes.stumbled:
-                outcomes.stumbled[task.product] = reason
-                _report(outcomes, None, {"product": task.product})
-                raise
-            log.exception("%s can't be fitted", task.product)
-            outcomes.failed[task.product] = reason
-        state = None
-        _report(outcomes, None, {"product": task.product})
+            if team.alone:  # or it may be another's death
+                log.exception("%s can't be fitted", task.product)
+                desk.stumbled(f"{type(error).__name__}: {error}")
+            raise  # a new process may not meet it
+        if team.leads:
+            desk.done(version)
+        if not team.alone:
+            return
 
 
-def _default_threads() -> int:
-    """All cores but one.
+class Desk:
+    """The board, as one lane sees it."""
 
-    OpenMP's threads wait for the slowest of them after every operation, so one that shares its core with a replica or
-    a broker holds up all: two threads on two cores, beside one busy process, take many times as long as one thread.
-    """
-    return max(1, (os.cpu_count() or 1) - 1)
+    def __init__(self, board: Any, lane: str) -> None:
+        self._board, self._lane = board, lane
+
+    def take(self) -> Task | None:
+        fields = self._ask(self._board.take.remote(self._lane))
+        return Task(**fields) if fields else None
+
+    def holds(self, product: str) -> bool:
+        return bool(self._ask(self._board.holds.remote(self._lane, product)))
+
+    def write(self, report: StepReport) -> None:
+        """Waits for nobody."""
+        self._board.write.remote(self._lane, report.phase, report.step, report.steps, report.loss)
+
+    def done(self, version: str) -> None:
+        self._ask(self._board.done.remote(self._lane, version))
+
+    def failed(self, reason: str) -> None:
+        self._ask(self._board.failed.remote(self._lane, reason, final=True))
+
+    def stumbled(self, reason: str) -> None:
+        self._ask(self._board.stumbled.remote(self._lane, reason))
+
+    def _ask(self, reference: Any) -> Any:
+        import ray
+
+        return ray.get(reference)
 
 
-def _fit_one(
-    settings: Settings, store: ObjectStore, task: Task, outcomes: Outcomes, state: bytes | None, board: Any
-) -> str:
+def _fit_one(settings: Settings, store: ObjectStore, task: Task, run: str, desk: Desk, team: Team) -> str:
+    """The version that it becomes; of a team, what the leader says."""
+    options = settings.fit_options(task.product)
+    checkpoints = Checkpoints(store, run, task, options)
+    if version := checkpoints.version():
+        return version
     datasets = Datasets(store)
     snapshot = datasets.snapshot(task.product, task.digest)
-    options = settings.fit_options(task.product)
     ignore = IgnoredArea.model_validate(task.ignore) if task.ignore else None
-    train, held_out, items = load_frames(datasets, snapshot, options, settings, ignore)
-    fit = Fit(task.product, train, held_out, options, device=_device(), ignore=ignore)
-    if state:
+    train, held_out, items = load_frames(datasets, snapshot, options, settings, ignore, team)
+    fit = Fit(task.product, train, held_out, options, device=_device(), ignore=ignore, team=team)
+    if state := checkpoints.state():
         fit.restore(state)
 
     def on_step(report: StepReport) -> None:
+        if not team.leads:
+            return
         if report.step % BOARD_STEPS == 0 or report.phase != "training":
-            board.write.remote(task.product, report.phase, report.step, report.steps, report.loss)
+            desk.write(report)
         if report.phase == "training" and report.step % CHECKPOINT_STEPS == 0 and report.step < report.steps:
-            _report(outcomes, fit.state(), {"product": task.product, "step": report.step, "loss": report.loss})
+            checkpoints.save(fit.state())
 
-    bundle = fit.run(on_step)
-    bundle = stamp(bundle, task, [item.sha256 for item in items])
+    bundle = stamp(fit.run(on_step), task, [item.sha256 for item in items])
+    if not team.leads:
+        return bundle.manifest.version
+    if not desk.holds(task.product):
+        raise GivenUp(f"{task.product} was given to another lane, for this one was taken for dead")
     Registry(store).publish(bundle)
+    checkpoints.finish(bundle.manifest.version)
     return bundle.manifest.version
+
+
+class GivenUp(Exception):
+    """The board takes this lane for dead."""
 
 
 def stamp(bundle: ModelBundle, task: Task, held_out: list[str]) -> ModelBundle:
@@ -125,8 +161,9 @@ def load_frames(
     options: FitOptions,
     settings: Settings,
     ignore: IgnoredArea | None = None,
-) -> tuple[list[Frame], list[Frame], list[Item]]:
-    """Frames to fit on, frames held out, and the held-out items."""
+    team: Team = ALONE,
+) -> tuple[Sequence[Frame], Sequence[Frame], list[Item]]:
+    """This process's share of the frames to fit on and of those held out, and all held-out items, rank after rank."""
     limits = settings.limits.images
     train, held_out = split_items(snapshot)
 
@@ -143,31 +180,25 @@ def load_frames(
             )
         return read
 
-    return [frame(item) for item in train], [frame(item) for item in held_out], held_out
+    frames = [KeptFrames(fetched(frame, team.share(items), FETCH_THREADS)) for items in (train, held_out)]
+    in_order = [item for rank in range(team.size) for item in Team(rank, team.size).share(held_out)]
+    return frames[0], frames[1], in_order
 
 
-def _report(outcomes: Outcomes, state: bytes | None, metrics: dict[str, Any]) -> None:
-    import ray.train
-    from ray.train import Checkpoint
-
-    with tempfile.TemporaryDirectory() as folder:
-        texts = {name: json.dumps(outcome) for name, outcome in vars(outcomes).items()}
-        for name, text in texts.items():
-            Path(folder, f"{name}.json").write_text(text)
-        if state:
-            Path(folder, "state.safetensors").write_bytes(state)
-        ray.train.report({**metrics, **texts}, checkpoint=Checkpoint.from_directory(folder))
-
-
-def _resume(checkpoint: Any) -> tuple[Outcomes, bytes | None]:
-    if checkpoint is None:
-        return Outcomes(), None
-    with checkpoint.as_directory() as folder:
-        state = Path(folder, "state.safetensors")
-        outcomes = Outcomes(
-            **{one.name: json.loads(Path(folder, f"{one.name}.json").read_text()) for one in fields(Outcomes)}
-        )
-        return outcomes, state.read_bytes() if state.exists() else None
+def fetched(fetch: Callable[[Item], Frame], items: Sequence[Item], threads: int) -> Iterator[Frame]:
+    """Frames in order, of which the next few are fetched and decoded meanwhile: S3 answers late, and in parallel."""
+    with ThreadPoolExecutor(threads, thread_name_prefix="fetch") as pool:
+        coming: deque[Future[Frame]] = deque()
+        try:
+            for item in items:
+                coming.append(pool.submit(fetch, item))
+                if len(coming) > 2 * threads:
+                    yield coming.popleft().result()
+            while coming:
+                yield coming.popleft().result()
+        finally:
+            for future in coming:
+                future.cancel()
 
 
 def _device() -> str:

@@ -1,10 +1,10 @@
 """Deploy the inspection replicas on Ray Serve, declaratively, and wait until they serve."""
 
-import socket
 import time
 from collections.abc import Callable
 from typing import Any
 
+from infra.local.ports import free_port
 from jobs.session.ray_session import RaySession
 from pipeline.errors import ServingError
 from pipeline.kafka.capabilities import Capabilities, probe
@@ -111,13 +111,6 @@ def withdraw() -> None:
     from pipeline.serving.deployment import APPLICATION
 
     serve.delete(APPLICATION)
-
-
-def free_port() -> int:
-    """One of 127.0.0.1 that nobody listens on right now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _client(session: RaySession) -> Any:

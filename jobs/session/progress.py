@@ -8,12 +8,23 @@ from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 from jobs.report import ProductSummary, Report
 from jobs.session.terminal import printable
 from model.measures.proportions import percent, percent_interval, share_interval
+
+DONE, FAILED = "fitted", "failed"
+"""The phases of a fit's last beat."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +80,7 @@ class Screen:
 
     @contextmanager
     def fitting(self, title: str, products: list[str]) -> Iterator[Callable[[Beat], None]]:
-        """A bar for each product with its phase, its loss and the time left."""
+        """A bar for each product in work, with its phase, its loss and the time left; and one for all of several."""
         begun = time.monotonic()
         columns = (
             SpinnerColumn(),
@@ -80,9 +91,21 @@ class Screen:
             TimeRemainingColumn(),
         )
         with Progress(*columns, console=self.console, transient=True) as progress:
-            tasks = {name: progress.add_task(f"{title}: {name}", total=None, state="") for name in products}
+            tasks: dict[str, TaskID] = {}
+            whole = progress.add_task(title, total=len(products), state="", visible=len(products) > 1)
+            if len(products) == 1:
+                tasks[products[0]] = progress.add_task(f"{title}: {products[0]}", total=None, state="")
 
             def on_beat(beat: Beat) -> None:
+                if beat.phase in (DONE, FAILED):
+                    if beat.product in tasks:
+                        progress.remove_task(tasks.pop(beat.product))
+                    progress.advance(whole)
+                    if len(products) > 1:
+                        self.say(f"{beat.product}: {beat.phase} after {time.monotonic() - begun:.0f} s")
+                    return
+                if beat.product not in tasks:
+                    tasks[beat.product] = progress.add_task(f"{title}: {beat.product}", total=None, state="")
                 state = f"loss {beat.loss:.4f}" if beat.phase == "training" else beat.phase
                 progress.update(tasks[beat.product], completed=beat.step, total=beat.steps, state=state)
 

@@ -39,8 +39,7 @@ class RaySession:
 def ray_session(settings: Settings) -> Iterator[RaySession]:
     """Ray, initialised. A private one ends with the job; a token drawn at random guards its ports.
 
-    Workers inherit this process's environment, so secrets need no pickle: S3's are also set under the names that
-    Ray Train's storage reads.
+    Workers inherit this process's environment, so secrets need no pickle.
     """
     _environment(settings)
     import ray
@@ -62,6 +61,16 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
         with handlers_kept():
             ray.shutdown()
         _see_off(processes, LEAVE_S if whole else 0.0)  # nobody tells a half-started one to end
+
+
+def nodes(session: RaySession) -> list[dict[str, float]]:
+    """The resources of each live node. A private Ray has one, whose CPUs are this machine's, whatever Ray was told."""
+    import ray
+
+    found = [dict(node["Resources"]) for node in ray.nodes() if node["Alive"]]
+    if session.private:
+        found = [node | {"CPU": float(os.cpu_count() or 1)} for node in found]
+    return found
 
 
 def _start(settings: Settings) -> Any:
@@ -122,8 +131,3 @@ def _environment(settings: Settings) -> None:
     os.environ.setdefault("RAY_AUTH_MODE", "token")
     if os.environ["RAY_AUTH_MODE"] == "token" and not settings.serving.ray_address:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))
-    if settings.s3.access_key and settings.s3.secret_key:
-        os.environ["AWS_ACCESS_KEY_ID"] = settings.s3.access_key.get_secret_value()
-        os.environ["AWS_SECRET_ACCESS_KEY"] = settings.s3.secret_key.get_secret_value()
-    os.environ["AWS_ENDPOINT_URL"] = settings.s3.endpoint
-    os.environ["AWS_DEFAULT_REGION"] = settings.s3.region

@@ -25,6 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from model.team import ALONE, Team
+
 OWN_SHARE = 0.5
 """Of a place's covariance. Held-out good images find shares from .25 to .75 about as likely."""
 MOST_DIMENSIONS = 288
@@ -64,7 +66,7 @@ class PlaceGaussian(nn.Module):
         return distance_PB.T.reshape(-1, *x_BCHW.shape[-2:])
 
     @torch.no_grad()
-    def fit(self, batches: Batches, changes: Batches | None = None) -> None:
+    def fit(self, batches: Batches, changes: Batches | None = None, team: Team = ALONE) -> None:
         """Learn from features of good images; sums are kept in float64. One image is enough to be defined.
 
         changes: by how much features differ where an image is changed as it may be. Their second moment is added to
@@ -72,12 +74,12 @@ class PlaceGaussian(nn.Module):
         """
         width = self.get_buffer("whitening").shape[1]
         device = self.get_buffer("mean").device  # small matrices are decomposed on the CPU, one at a time
-        mean_PC, count = _mean(batches)
+        mean_PC, count = _mean(batches, team)
         mean_PC = mean_PC if self.side else mean_PC.mean(dim=0, keepdim=True)
         project_KC = _projection(width, self.get_buffer("whitening").shape[0]).to(device)
-        pooled_KK = _pooled(batches, mean_PC, project_KC)
+        pooled_KK = _pooled(batches, mean_PC, project_KC, team)
         if changes:
-            pooled_KK = pooled_KK + _pooled(changes, torch.zeros_like(mean_PC), project_KC, fitted=0)
+            pooled_KK = pooled_KK + _pooled(changes, torch.zeros_like(mean_PC), project_KC, team, fitted=0)
         pooled_KK = pooled_KK.cpu()
         ridge = max(_RIDGE * float(pooled_KK.diagonal().mean()), _TINY)
         values, vectors = torch.linalg.eigh(pooled_KK + ridge * torch.eye(len(pooled_KK), dtype=torch.float64))
@@ -88,7 +90,7 @@ class PlaceGaussian(nn.Module):
         if not self.get_buffer("directions").shape[2]:
             self.get_buffer("scale").fill_(1 / dimensions)
             return
-        own_PKK = self._own(batches, count).cpu()
+        own_PKK = self._own(batches, count, team).cpu()
         left_out = torch.empty(len(own_PKK))
         for place, own_KK in enumerate(own_PKK):
             values, vectors = torch.linalg.eigh(own_KK)
@@ -102,7 +104,7 @@ class PlaceGaussian(nn.Module):
             left_out[place] = base
         self.get_buffer("scale").copy_(1 / (left_out * dimensions))
 
-    def _own(self, batches: Batches, count: int) -> torch.Tensor:
+    def _own(self, batches: Batches, count: int, team: Team) -> torch.Tensor:
         """Each place's covariance in whitened coordinates, [P, K, K]."""
         mean_PK = self.get_buffer("mean")
         own_PKK = torch.zeros(*mean_PK.shape, mean_PK.shape[1], device=mean_PK.device)
@@ -110,10 +112,10 @@ class PlaceGaussian(nn.Module):
             w_PBK = F.conv2d(x_BCHW.float(), self.get_buffer("whitening")).flatten(2).permute(2, 0, 1)
             w_PBK = w_PBK - mean_PK[:, None]
             own_PKK.baddbmm_(w_PBK.transpose(1, 2), w_PBK)
-        return own_PKK / max(1, count - 1)
+        return team.total(own_PKK) / max(1, count - 1)
 
 
-def _mean(batches: Batches) -> tuple[torch.Tensor, int]:
+def _mean(batches: Batches, team: Team) -> tuple[torch.Tensor, int]:
     """Mean at each place, float64 [P, C], and how many images there were."""
     total: torch.Tensor | None = None
     count = 0
@@ -122,11 +124,12 @@ def _mean(batches: Batches) -> tuple[torch.Tensor, int]:
         total = sums_PC if total is None else total + sums_PC
         count += len(x_BCHW)
     assert total is not None
-    return total / count, count
+    count = int(team.total_of(count)[0])
+    return team.total(total) / count, count
 
 
 def _pooled(
-    batches: Batches, mean_PC: torch.Tensor, project_KC: torch.Tensor, fitted: int | None = None
+    batches: Batches, mean_PC: torch.Tensor, project_KC: torch.Tensor, team: Team, fitted: int | None = None
 ) -> torch.Tensor:
     """Covariance about the means, pooled over places, of projected features, float64 [K, K].
 
@@ -139,7 +142,8 @@ def _pooled(
         off_NK = (off_BPC @ project_KC.T).flatten(0, 1)
         total += off_NK.T @ off_NK
         count += len(off_NK)
-    return total / max(1, count - (len(mean_PC) if fitted is None else fitted))
+    count = int(team.total_of(count)[0])
+    return team.total(total) / max(1, count - (len(mean_PC) if fitted is None else fitted))
 
 
 def _projection(width: int, kept: int) -> torch.Tensor:

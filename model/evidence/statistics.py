@@ -17,6 +17,7 @@ from torch import nn
 from model.evidence.gaussian import PlaceGaussian
 from model.images.frames import MAP_STRIDE
 from model.teachers import TeacherSpec
+from model.team import ALONE, Team
 
 STRIDES = (16, 32, 8)
 """Pixels of a frame to a place, along each side: of the fine, the deep and the sharp one."""
@@ -50,13 +51,14 @@ class PlaceStatistics(nn.Module):
             maps.append(F.interpolate(distance_B1HW, size=(self.side,) * 2, mode="bilinear", align_corners=False))
         return torch.cat(maps, dim=1)
 
-    def fit(self, batches: Batches, changes: Batches | None = None) -> None:
+    def fit(self, batches: Batches, changes: Batches | None = None, team: Team = ALONE) -> None:
         """Learn from targets of good images. changes: how those of tolerated copies differ from their own."""
         for gaussian, levels, side in zip(self.gaussians, self.levels, self.sides, strict=True):
             assert isinstance(gaussian, PlaceGaussian)
             gaussian.fit(
                 partial(_all_joined, batches, levels, side),
                 partial(_all_joined, changes, levels, side) if changes else None,
+                team,
             )
 
 

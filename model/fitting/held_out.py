@@ -14,6 +14,7 @@ from model.maps.anomaly_map import anomaly_maps
 from model.maps.spread import divisors, level_importance, place_shares
 from model.network.losses import error_maps
 from model.network.student import Student, with_statistics
+from model.team import ALONE, Team
 
 Batches = Iterable[Sequence[torch.Tensor]]
 """The teacher's levels of images, [B, C_l, H_l, W_l], batch by batch."""
@@ -42,13 +43,16 @@ def examine(
     *,
     tiled: bool = False,
     counted: Sequence[np.ndarray] | None = None,
+    team: Team = ALONE,
 ) -> HeldOutFindings:
     """Run the student, in eval mode, over good images. Raises FitError if its errors are meaningless.
+
+    Of a team each runs it over its own; maps are of these, and all else is of all.
 
     tiled: the images are tiles, whose places mean nothing: each counts the same. counted: of each held-out image or
     tile in turn, and from the beginning again, the cells that are not ignored, bool [S / 4, S / 4]; none: all count.
     """
-    mean_errors = _mean_errors(student, train)
+    mean_errors = _mean_errors(student, train, team)
     counts = _Counts(counted, mean_errors)
     places = [torch.ones_like(error) for error in mean_errors] if tiled else place_shares(counts.evened(mean_errors))
     errors: list[list[torch.Tensor]] = []
@@ -70,10 +74,11 @@ def examine(
                 of_fusions.setdefault(name, []).append(means)
     per_level = [torch.cat(level) for level in zip(*errors, strict=True)]
     ratios = [error / place for error, place in zip(per_level, places, strict=True)]
-    means = [float(_chosen(ratio[:, None], at).mean()) for ratio, at in zip(ratios, counts.so_far(), strict=True)]
+    chosen_ratios = [_chosen(ratio[:, None], at) for ratio, at in zip(ratios, counts.so_far(), strict=True)]
+    means = [_mean_of(team, float(ratio.mean()), ratio.numel()) for ratio in chosen_ratios]
     if not all(0 < mean < float("inf") for mean in means):
         raise FitError(f"the mean errors of the levels are {means}; the fit diverged or the images are blank")
-    explained = tuple(variance.value() for variance in variances)
+    explained = tuple(variance.value(team) for variance in variances)
     importance = level_importance(student.recipe, len(explained))
     divided_by = divisors(means, places)
     maps_BHW = anomaly_maps(per_level, divided_by, torch.tensor(importance), student.size)
@@ -81,12 +86,20 @@ def examine(
         divisors=divided_by,
         explained_variance=explained,
         level_importance=importance,
-        level_weights={name: [round(float(w), 4) for w in np.mean(rows, axis=0)] for name, rows in of_fusions.items()},
+        level_weights={
+            name: [round(float(w), 4) for w in np.mean(team.joined(rows), axis=0)] for name, rows in of_fusions.items()
+        },
         maps=with_statistics(maps_BHW, torch.cat(of_statistics) if of_statistics else None).cpu().numpy(),
     )
 
 
-def _mean_errors(student: Student, batches: Batches) -> list[torch.Tensor]:
+def _mean_of(team: Team, mean: float, count: int) -> float:
+    """The mean over all processes' numbers."""
+    total, of = team.total_of(mean * count, count)
+    return total / of
+
+
+def _mean_errors(student: Student, batches: Batches, team: Team) -> list[torch.Tensor]:
     """Mean over images of each level's error, [H_l, W_l]."""
     sums: list[torch.Tensor] = []
     count = 0
@@ -94,7 +107,8 @@ def _mean_errors(student: Student, batches: Batches) -> list[torch.Tensor]:
         batch = [error_BHW.sum(dim=0) for error_BHW in student.level_errors(levels)]
         sums = [total + error for total, error in zip(sums, batch, strict=True)] if sums else batch
         count += levels[0].shape[0]
-    return [total / count for total in sums]
+    (of,) = team.total_of(count)
+    return [team.total(total) / of for total in sums]
 
 
 class _Counts:
@@ -153,6 +167,7 @@ class _ExplainedVariance:
         self.square += float(target.square().sum())
         self.count += target.numel() // target.shape[1]
 
-    def value(self) -> float:
-        total = self.square - float(torch.as_tensor(self.sum_C).square().sum()) / max(1, self.count)
-        return 1 - self.residual / total if total > 0 else 0.0
+    def value(self, team: Team) -> float:
+        residual, square, count = team.total_of(self.residual, self.square, self.count)
+        total = square - float(team.total(torch.as_tensor(self.sum_C)).square().sum()) / max(1, count)
+        return 1 - residual / total if total > 0 else 0.0

@@ -50,6 +50,12 @@ class FitOptions(Reading):
     )
     align: bool = Field(False, description="Bring parts to one place first, where good images say that it helps.")
     precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")
+    workers: int = Field(
+        1,
+        ge=1,
+        le=64,
+        description="Processes that share the fit of a product with very many images; batch is shared out.",
+    )
     batch: int = Field(16, ge=2, description="Images per step.")
     learning_rate: float | None = Field(None, gt=0, description="Peak learning rate; none: the teacher's recipe.")
     seed: int = Field(0, ge=0, description="Decides initial weights and batch order.")

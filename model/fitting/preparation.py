@@ -3,13 +3,16 @@ area, place."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from model.errors import FitError
+from model.fitting.kept_frames import KeptFrames
 from model.fitting.options import FitOptions
 from model.images.exposure import Exposure, learned
 from model.images.frames import Frame
@@ -18,6 +21,7 @@ from model.images.registration import Registration, common_place, straightened
 from model.images.tiles import training_tiles
 from model.images.tolerance import Tolerance, jittered
 from model.measures.placing import gain
+from model.team import ALONE, Team
 from model.verdict.calibration import LEAST_HELD_OUT
 
 LEAST_TRAIN = 4
@@ -31,10 +35,10 @@ class Prepared:
     the same as they are.
     """
 
-    train: list[Frame]
-    borne: list[Frame]
-    held_out: list[Frame]
-    unchanged: list[Frame]
+    train: Sequence[Frame]
+    borne: Sequence[Frame]
+    held_out: Sequence[Frame]
+    unchanged: Sequence[Frame]
     exposure: Exposure | None
     registration: Registration | None
 
@@ -43,8 +47,8 @@ class Prepared:
         registration = self.registration
         assert registration is not None
 
-        def moved(frames: Sequence[Frame]) -> list[Frame]:
-            return [straightened(frame, registration.pose(frame)) for frame in frames]
+        def moved(frames: Sequence[Frame]) -> Sequence[Frame]:
+            return KeptFrames(straightened(frame, registration.pose(frame)) for frame in frames)
 
         return Prepared(
             moved(self.train),
@@ -62,31 +66,41 @@ def prepared(
     options: FitOptions,
     cover: Cover | None,
     device: torch.device | str = "cpu",
+    team: Team = ALONE,
 ) -> Prepared:
-    """device: for what has to look at images, see gain. Raises FitError where the light can't be learned."""
-    # Painted before copies are made, or what lies in the area would be moved out of it.
-    train, held_out = ([as_scored(frame, cover) for frame in frames] for frames in (train, held_out))
-    hidden = cover.hidden if cover else None
-    exposure = learned(options.exposure, train, hidden) if options.exposure else None
+    """device: for what has to look at images, see gain. Of a team, light and place are learned from the first one's.
 
-    def in_light(frames: Sequence[Frame]) -> list[Frame]:
-        return [as_scored(exposure.scaled(frame, hidden), cover) for frame in frames] if exposure else list(frames)
+    Raises FitError where the light can't be learned.
+    """
+    # Painted before copies are made, or what lies in the area would be moved out of it.
+    if cover:
+        train, held_out = (KeptFrames(map(cover.painted, frames)) for frames in (train, held_out))
+    hidden = cover.hidden if cover else None
+    place = options.exposure
+    exposure = team.first(lambda: learned(place, train, hidden)) if place else None
+
+    def in_light(frames: Sequence[Frame]) -> Sequence[Frame]:
+        if exposure is None:
+            return frames
+        return KeptFrames(as_scored(exposure.scaled(frame, hidden), cover) for frame in frames)
 
     tolerate = options.tolerate
-    copies_held_out = in_light(_copies(held_out, tolerate, options.seed, 1, cover) or held_out)
+    copies_held_out = in_light(_copies(held_out, tolerate, options.seed, 1, cover, team) or held_out)
     if options.tiles:
         if exposure:  # a tile's light is its image's, which is the same in all images from here on
             tolerate = tolerate.model_copy(update={"light": 0.0})
-        tiles = training_tiles(in_light(train), options.size, options.seed, cover)
-        borne = _copies(tiles, tolerate, options.seed, 0, None)
+        tiles = training_tiles(in_light(train), options.size, options.seed, cover, of=team.size)
+        borne = _copies(tiles, tolerate, options.seed, 0, None, team)
         return Prepared(tiles, borne, copies_held_out, in_light(held_out), exposure, None)
     images = Prepared(
         in_light(train),
-        in_light(_copies(train, tolerate, options.seed, 0, cover)),
+        in_light(_copies(train, tolerate, options.seed, 0, cover, team)),
         copies_held_out,
         in_light(held_out),
         exposure,
-        _registration(in_light(train), in_light(held_out), options, device) if options.align else None,
+        team.first(lambda: _registration(in_light(train), in_light(held_out), options, device))
+        if options.align
+        else None,
     )
     return images.in_place() if images.registration and images.registration.on else images
 
@@ -107,43 +121,56 @@ def as_scored(frame: Frame, cover: Cover | None) -> Frame:
     return cover.painted(frame) if cover else frame
 
 
-def _copies(frames: Sequence[Frame], tolerate: Tolerance, seed: int, purpose: int, cover: Cover | None) -> list[Frame]:
+def _copies(
+    frames: Sequence[Frame], tolerate: Tolerance, seed: int, purpose: int, cover: Cover | None, team: Team
+) -> Sequence[Frame]:
     """One of each, as it is tolerated; none where nothing is."""
     if tolerate.none:
         return []
-    draws = (np.random.default_rng((seed, index, purpose, 0)) for index in range(len(frames)))
-    return [as_scored(jittered(frame, tolerate, rng), cover) for frame, rng in zip(frames, draws, strict=True)]
+    draws = (np.random.default_rng((seed, team.place(index), purpose, 0)) for index in range(len(frames)))
+    return KeptFrames(
+        as_scored(jittered(frame, tolerate, rng), cover) for frame, rng in zip(frames, draws, strict=True)
+    )
 
 
-def check_area(frames: Sequence[Frame], options: FitOptions, ignore: IgnoredArea | None) -> None:
+def check_area(frames: Iterable[Frame], options: FitOptions, ignore: IgnoredArea | None) -> None:
     """Raises FitError where images have another size than the area, ValueError where one is missing."""
     if (options.ignore is None) != (ignore is None):
         raise ValueError("options.ignore and the area that it stands for go together: see drawn_area and masked_area")
     if ignore is None:
         return
-    others = [frame for frame in frames if (frame.width, frame.height) != (ignore.width, ignore.height)]
-    if others:
+    sizes = Counter((frame.width, frame.height) for frame in frames)
+    wrong = {size: count for size, count in sizes.items() if size != (ignore.width, ignore.height)}
+    if wrong:
+        width, height = next(iter(wrong))
         raise FitError(
-            f"{len(others)} of {len(frames)} good images have another size (one has {others[0].width} x "
-            f"{others[0].height} pixels) than the ignored area is for, {ignore.width} x {ignore.height}; fit on images "
+            f"{sum(wrong.values())} of {sizes.total()} good images have another size (one has {width} x "
+            f"{height} pixels) than the ignored area is for, {ignore.width} x {ignore.height}; fit on images "
             "of one size, or ignore nothing"
         )
 
 
-def check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions) -> None:
+def check_frames(train: Sequence[Frame], held_out: Sequence[Frame], options: FitOptions, team: Team = ALONE) -> None:
     """Raises FitError where good images are too few or all the same, ValueError for frames of a wrong shape."""
-    if len(train) < LEAST_TRAIN:
-        raise FitError(f"{len(train)} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
-    if len(held_out) < LEAST_HELD_OUT:
+    trained, held = (int(count) for count in team.total_of(len(train), len(held_out)))
+    if min(trained, held) < 2 * team.size and not team.alone:
         raise FitError(
-            f"{len(held_out)} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
+            f"{trained} good images to train on and {held} held out are too few for {team.size} workers; "
+            "set fit.workers to 1"
+        )
+    if trained < LEAST_TRAIN:
+        raise FitError(f"{trained} good images to train on, at least {LEAST_TRAIN} are needed; collect more")
+    if held < LEAST_HELD_OUT:
+        raise FitError(
+            f"{held} good images are held out, at least {LEAST_HELD_OUT} are needed to place a threshold; "
             "collect more good images"
         )
-    if all(np.array_equal(frame.pixels, train[0].pixels) for frame in train[1:]):
+    first = train[0].pixels
+    if all(np.array_equal(frame.pixels, first) for frame in itertools.islice(train, 1, None)):
         raise FitError(
             f"the {len(train)} good images to train on are one and the same picture; give pictures of different parts"
         )
-    for frame in (*train, *held_out):
+    for frame in itertools.chain(train, held_out):
         if not options.tiles and frame.pixels.shape != (options.size, options.size, 3):
             raise ValueError(
                 f"a frame has shape {frame.pixels.shape}, the options' size is {options.size}: read_frame(data, size)"

@@ -11,13 +11,14 @@ from model.evidence.evidence import Evidence
 from model.images.frames import Frame
 from model.images.tiles import parts, whole
 from model.manifest import Manifest, ModelBundle
+from model.team import ALONE, Team
 from model.verdict.scored import calibrated, peaks
 
 
-def recalibrated(bundle: ModelBundle, backend: Backend, held_out: Sequence[Frame]) -> ModelBundle:
+def recalibrated(bundle: ModelBundle, backend: Backend, held_out: Sequence[Frame], team: Team = ALONE) -> ModelBundle:
     """held_out: frames as the network sees them, in their light already. Raises FitError, ModelError."""
     manifest = bundle.manifest
-    maps = raw_maps(backend, backend.load(bundle), manifest, held_out)
+    maps = team.joined(raw_maps(backend, backend.load(bundle), manifest, held_out))
     evidence = Evidence.learned(peaks(maps)) if manifest.evidence else None
     target = manifest.calibration.target_false_reject_rate
     calibration, scores = calibrated(maps, evidence, manifest.cover(), target)

@@ -49,6 +49,7 @@ from model.manifest import (
 from model.measures.metrics import spearman
 from model.network.student import Statistics, Student
 from model.teachers import load_teacher
+from model.team import ALONE, Team
 from model.verdict.scored import calibrated, peaks
 
 Phase = Literal["features", "training", "calibration", "bearing", "quantisation"]
@@ -85,23 +86,28 @@ class Fit:
         features: FeatureCache | None = None,
         *,
         ignore: IgnoredArea | None = None,
+        team: Team = ALONE,
     ) -> None:
-        """features: those of another fit of the same images, seed, teacher, corruptions and device; none: its own.
+        """features: those of another fit of the same images, options that images are prepared by, and steps; none: its
+        own.
 
-        ignore: what the options' ignore asks for, on images of these frames' size.
+        ignore: what the options' ignore asks for, on images of these frames' size. team: of which this process is one,
+        and train and held_out its shares (Team.share); all of them end with the same version.
         """
-        check_frames(train, held_out, options)
-        check_area((*train, *held_out), options, ignore)
+        _check_team(options, team)
+        check_frames(train, held_out, options, team)
+        check_area(itertools.chain(train, held_out), options, ignore)
         _check_packages(options)
         self.product = product
         self.options = options
         self.device = torch.device(device)
         self._ignore = ignore
+        self._team = team
         self._cover = ignore.cover(options.size, options.tiles) if ignore else None
-        images = prepared(train, held_out, options, self._cover, self.device)
+        images = prepared(train, held_out, options, self._cover, self.device, team)
         self._train, self._borne, self._held_out = images.train, images.borne, images.held_out
         self._unchanged, self._exposure, self._registration = images.unchanged, images.exposure, images.registration
-        self._as_read = list(held_out)
+        self._as_read = held_out
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(options.seed)
             self._teacher = load_teacher(options.backbone, self.device)
@@ -112,7 +118,10 @@ class Fit:
             self._student = Student(self._spec, options.method, options.size, statistics=statistics).to(self.device)
         self._optimiser = _optimiser(self._student)
         self._precision = torch.bfloat16 if _has_bfloat16(self.device) else torch.float32
-        self._train_digest = _digest(self._train)
+        self._train_digest = _digest(self._train, team)
+        # Of many images only the copies that some step shows are made.
+        shown = {one for step in range(options.steps) for one in self._shows(step)} if options.corruptions else set()
+        self._shown = {one: place for place, one in enumerate(sorted(shown))}
         self.features = features
         self._step = 0
         self._loss = math.nan
@@ -140,7 +149,7 @@ class Fit:
         report = on_step or (lambda _: None)
         started = time.monotonic()
         cache = self.features = self.features or self._features(report)
-        self._student.targets.learn(self._good(cache))
+        self._student.targets.learn(self._good(cache), self._team)
         while self._step < self.options.steps and not self._stalled():
             self._advance(cache)
             if self.options.patience and self._step % _LOOK_EVERY == 0:
@@ -184,7 +193,7 @@ class Fit:
     def _features(self, report: Callable[[StepReport], None]) -> FeatureCache:
         """Run the teacher, once, over the training images, each of their spoiled copies and the tolerated ones."""
         frames = itertools.chain(self._train, self._spoiled(), self._borne)
-        total = len(self._train) * (1 + self.options.corruptions) + len(self._borne)
+        total = len(self._train) + len(self._shown) + len(self._borne)
         return self._cached(frames, total, report)
 
     def _cached(self, frames: Iterable[Frame], total: int, report: Callable[[StepReport], None]) -> FeatureCache:
@@ -198,11 +207,16 @@ class Fit:
         return cache
 
     def _spoiled(self) -> Iterator[Frame]:
-        for copy in range(self.options.corruptions):
-            for index, frame in enumerate(self._train):
-                spoiled = corrupted(frame, self._train, np.random.default_rng((self.options.seed, copy, index)))
-                # Of a tile nobody knows any more what of it is painted over.
-                yield spoiled if self.options.tiles else as_scored(spoiled, self._cover)
+        for copy, index in self._shown:
+            rng = np.random.default_rng((self.options.seed, copy, self._team.place(index)))
+            spoiled = corrupted(self._train[index], self._train, rng)
+            # Of a tile nobody knows any more what of it is painted over.
+            yield spoiled if self.options.tiles else as_scored(spoiled, self._cover)
+
+    def _shows(self, step: int) -> Iterator[tuple[int, int]]:
+        """Which spoiled copy of which image a step shows, for each of its images."""
+        indexes = batch_indexes(self.options, len(self._train), step, self._team)
+        return zip(copy_indexes(self.options, step, self._team), indexes, strict=True)
 
     def _good(self, cache: FeatureCache) -> Iterator[list[torch.Tensor]]:
         return cache.batches(_TEACHER_BATCH, len(self._train))
@@ -224,19 +238,32 @@ class Fit:
         for group in self._optimiser.param_groups:
             group["lr"] = learning_rate(self.options, self._spec.recipe, self._step)
         images = len(self._train)
-        indexes = batch_indexes(self.options, images, self._step)
+        indexes = batch_indexes(self.options, images, self._step, self._team)
         spoiled = None
         if self.options.corruptions:
-            copies = copy_indexes(self.options, self._step)
-            spoiled = cache.get([images * (1 + copy) + index for copy, index in zip(copies, indexes, strict=True)])
+            spoiled = cache.get([images + self._shown[shown] for shown in self._shows(self._step)])
         loss = self._student.loss(cache.get(indexes), spoiled, self._joined(), precision=self._precision)
         self._optimiser.zero_grad(set_to_none=True)
         loss.backward()
+        self._agree()
         self._optimiser.step()
-        self._loss = float(loss.detach())
+        self._loss = self._mean([float(loss.detach())])
         if not math.isfinite(self._loss):
             raise FitError(f"the loss is {self._loss} at step {self._step + 1}; lower the learning rate")
         self._step += 1
+
+    def _agree(self) -> None:
+        """Before a step of the optimiser: a team's gradients, and what its normalisations have seen, are averaged."""
+        gradients = [parameter.grad for parameter in self._student.parameters() if parameter.grad is not None]
+        running = [buffer for name, buffer in self._student.named_buffers() if ".running_" in name]
+        self._team.average([*gradients, *running])
+
+    def _mean(self, numbers: Sequence[float]) -> float:
+        """Over all processes' numbers."""
+        if self._team.alone:
+            return math.fsum(numbers) / len(numbers)
+        total, count = self._team.total_of(math.fsum(numbers), len(numbers))
+        return total / count
 
     def _look(self) -> None:
         """Note the loss of the held-out good images, where it is the least so far."""
@@ -247,7 +274,7 @@ class Fit:
         cache = self._held_out_features
         with torch.inference_mode():
             losses = [float(self._student.loss(levels)) for levels in cache.batches(_TEACHER_BATCH, cache.count)]
-        loss = math.fsum(losses) / len(losses)
+        loss = self._mean(losses)
         if loss < self._least_loss:
             self._least_loss, self._least_loss_step = loss, self._step
 
@@ -263,7 +290,7 @@ class Fit:
         fusion = self._student.fusion
         if fusion is None or not fusion.dropout:
             return None
-        return torch.tensor(joined_images(self.options, fusion.dropout, self._step), device=self.device)
+        return torch.tensor(joined_images(self.options, fusion.dropout, self._step, self._team), device=self.device)
 
     def _bundle(self, cache: FeatureCache, report: Callable[[StepReport], None], started: float) -> ModelBundle:
         """Calibrate on the held-out images and pack. The form that serves is the form that is examined."""
@@ -272,15 +299,17 @@ class Fit:
             self._student.statistics.fit(
                 lambda: map(self._student.targets.all, self._good(cache)),
                 (lambda: self._changes(cache)) if self._borne else None,
+                self._team,
             )
         served = serving_form(self._student)
         held_out = self._teacher_levels(self._held_out_pieces())
         counted = counted_parts(self._cover, options.size, options.tiles) if self._cover else None
-        found = examine(served, self._good(cache), held_out, tiled=options.tiles, counted=counted)
+        found = examine(served, self._good(cache), held_out, tiled=options.tiles, counted=counted, team=self._team)
         for buffer, divisor_HW in zip(self._student.divisors, found.divisors, strict=True):
             buffer.copy_(divisor_HW)
         self._student.get_buffer("importance").copy_(torch.tensor(found.level_importance))
         maps = list(whole_maps(list(found.maps), self._held_out, options.size, options.tiles, self._cover))
+        maps = self._team.joined(maps)
         evidence = Evidence.learned(peaks(maps)) if self._student.statistics is not None else None
         calibration, scores = calibrated(maps, evidence, self._cover, options.target_false_reject_rate)
         report(StepReport(len(self._held_out), len(self._held_out), math.nan, "calibration"))
@@ -306,13 +335,13 @@ class Fit:
             evidence=evidence,
             tolerance=options.tolerate,
             heldout_scores=scores,
-            metrics=_brightness_correlation(self._as_read, scores),
+            metrics=_brightness_correlation(self._as_read, scores, self._team),
             training=Training(
                 steps=self._step,
                 batch=options.batch,
                 seed=options.seed,
                 seconds=self._seconds,
-                images=len(self._train),
+                images=int(self._team.total_of(len(self._train))[0]),
                 final_loss=self._loss,
                 explained_variance=found.explained_variance,
                 level_importance=found.level_importance,
@@ -331,13 +360,13 @@ class Fit:
         started = time.monotonic()
         student = bundle.student().to(self.device)
         if student.statistics is not None:
-            student.statistics.fit(lambda: map(student.targets.all, self._good(cache)))
+            student.statistics.fit(lambda: map(student.targets.all, self._good(cache)), team=self._team)
         weights = student_weights(student)
         facts = {"weights_sha256": hashlib.sha256(weights).hexdigest(), "weights_bytes": len(weights)}
         strict = ModelBundle(bundle.manifest.model_copy(update=facts), weights)
         backend = make_backend(device=str(self.device))
-        strict = recalibrated(strict, backend, self._unchanged)
-        bearing = borne(bundle, strict, self._as_read, str(self.device))
+        strict = recalibrated(strict, backend, self._unchanged, self._team)
+        bearing = self._team.first(lambda: borne(bundle, strict, self._as_read, str(self.device)))
         self._seconds += time.monotonic() - started
         report(StepReport(1, 1, math.nan, "bearing"))
         training = bundle.manifest.training.model_copy(update={"seconds": self._seconds})
@@ -346,9 +375,9 @@ class Fit:
         )
 
 
-def _brightness_correlation(frames: Sequence[Frame], scores: Sequence[float]) -> dict[str, float]:
+def _brightness_correlation(frames: Sequence[Frame], scores: Sequence[float], team: Team) -> dict[str, float]:
     """Whether held-out good images score by their brightness; nothing where all are equally bright."""
-    found = spearman([float(frame.pixels.mean()) for frame in frames], scores)
+    found = spearman(team.joined([float(frame.pixels.mean()) for frame in frames]), scores)
     return {} if math.isnan(found) else {BRIGHTNESS_CORRELATION: round(found, 4)}
 
 
@@ -366,12 +395,24 @@ def _optimiser(student: Student) -> torch.optim.Optimizer:
     return torch.optim.AdamW(student.parameters(), weight_decay=_WEIGHT_DECAY, fused=True)
 
 
-def _digest(frames: Sequence[Frame]) -> str:
-    """sha256 of the frames' pixels, in order."""
+def _digest(frames: Sequence[Frame], team: Team) -> str:
+    """sha256 of the frames' pixels, in order; of a team of such digests."""
     digest = hashlib.sha256()
     for frame in frames:
         digest.update(np.ascontiguousarray(frame.pixels).data)
-    return digest.hexdigest()
+    if team.alone:
+        return digest.hexdigest()
+    return hashlib.sha256("".join(team.joined([digest.hexdigest()])).encode()).hexdigest()
+
+
+def _check_team(options: FitOptions, team: Team) -> None:
+    if options.batch % team.size or options.batch < 2 * team.size:
+        raise FitError(
+            f"fit.batch {options.batch} can't be shared out among {team.size} workers, two images or more to each; "
+            "choose fit.workers so that it can"
+        )
+    if options.precision == "int8" and not team.alone:
+        raise FitError("precision int8 is fitted by one worker: set fit.workers to 1, or fit with precision fp32")
 
 
 def _check_packages(options: FitOptions) -> None:

@@ -69,12 +69,14 @@ def blended(maps: Sequence[np.ndarray], height: int, width: int, side: int) -> n
     return image
 
 
-def training_tiles(frames: Sequence[Frame], side: int, seed: int, cover: Cover | None = None) -> list[Frame]:
+def training_tiles(
+    frames: Sequence[Frame], side: int, seed: int, cover: Cover | None = None, *, of: int = 1
+) -> list[Frame]:
     """Tiles to learn from: as many of each image, without replacement, MOST_TRAINING_TILES or a few more in all.
 
-    cover: of the ignored area; none of the tiles lies wholly in it.
+    cover: of the ignored area; none of the tiles lies wholly in it. of: how many such shares of the images there are.
     """
-    each = math.ceil(MOST_TRAINING_TILES / max(1, len(frames)))
+    each = math.ceil(MOST_TRAINING_TILES / max(1, len(frames) * of))
     chosen = []
     for index, frame in enumerate(frames):
         of_image = parts(frame, side, True, cover)

@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from model.teachers import TeacherSpec
+from model.team import ALONE, Team
 
 _TINY = 1e-6
 
@@ -35,7 +36,7 @@ class Targets(nn.Module):
                 self.register_buffer(f"mean_{level}", torch.zeros(width))
                 self.register_buffer(f"inverse_deviation_{level}", torch.ones(width))
 
-    def learn(self, batches: Iterable[Sequence[torch.Tensor]]) -> None:
+    def learn(self, batches: Iterable[Sequence[torch.Tensor]], team: Team = ALONE) -> None:
         """Take the channel statistics from teacher levels of good images. Sums are kept in float64."""
         if not self.standardised:
             return
@@ -44,7 +45,7 @@ class Targets(nn.Module):
             for moment, x_BCHW in zip(moments, levels[: self._all], strict=True):
                 moment.add(_unit_length(x_BCHW.float()))
         for level, moment in enumerate(moments):
-            mean, deviation = moment.mean_and_deviation()
+            mean, deviation = moment.mean_and_deviation(team)
             self.get_buffer(f"mean_{level}").copy_(mean)
             self.get_buffer(f"inverse_deviation_{level}").copy_(1 / deviation.clamp_min(_TINY))
 
@@ -85,6 +86,8 @@ class _Moments:
         self.sum_C = self.sum_C + x.sum(dim=(0, 2, 3))
         self.squares_C = self.squares_C + x.square().sum(dim=(0, 2, 3))
 
-    def mean_and_deviation(self) -> tuple[torch.Tensor, torch.Tensor]:
-        mean_C = torch.as_tensor(self.sum_C) / self.count
-        return mean_C, (torch.as_tensor(self.squares_C) / self.count - mean_C.square()).clamp_min(0).sqrt()
+    def mean_and_deviation(self, team: Team) -> tuple[torch.Tensor, torch.Tensor]:
+        (count,) = team.total_of(self.count)
+        mean_C = team.total(torch.as_tensor(self.sum_C)) / count
+        squares_C = team.total(torch.as_tensor(self.squares_C)) / count
+        return mean_C, (squares_C - mean_C.square()).clamp_min(0).sqrt()

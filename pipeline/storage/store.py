@@ -39,6 +39,10 @@ class ObjectStore(Protocol):
 
     def exists(self, key: str) -> bool: ...
 
+    def remove(self, key: str) -> None:
+        """Also where there is none."""
+        ...
+
     def keys(self, prefix: str) -> Iterator[str]: ...
 
     def written(self, prefix: str) -> Iterator[tuple[str, datetime]]:
@@ -144,6 +148,10 @@ class S3Store:
         except ObjectMissing:
             return False
         return True
+
+    def remove(self, key: str) -> None:
+        with self._answers("remove", key):
+            self._client.remove_object(self.bucket, key)
 
     def keys(self, prefix: str) -> Iterator[str]:
         with self._answers("list", prefix):

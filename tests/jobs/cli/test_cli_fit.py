@@ -52,7 +52,7 @@ class Fits:
     def __exit__(self, *_: object) -> None:
         pass
 
-    def _fit(self, _: Any, tasks: Any, __: Any, ___: Any, *, on_failed: Any) -> dict[str, str]:
+    def _fit(self, _: Any, tasks: Any, *__: Any, on_failed: Any, on_note: Any) -> dict[str, str]:  # noqa: ARG002
         for product, reason in self.broken.items():
             on_failed(product, reason)
         self.fitted += [task.product for task in tasks]
@@ -116,3 +116,27 @@ def test_ray_is_not_started_for_products_that_cannot_be_fitted(store: MemoryStor
         " c can't be fitted",
         " d can't be fitted",
     ]
+
+
+def test_all_products_that_have_images_are_fitted(store: MemoryStore, fits: Fits) -> None:
+    for product, count in {"a": 12, "b": 12, "c": 3}.items():
+        bring(store, product, count)
+    result = run("fit", "--all")
+    assert result.exit_code == 1
+    assert "c can't be fitted" in result.stderr
+    assert fits.considered == ["a", "b"]
+
+
+@pytest.mark.usefixtures("store")
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), "name products, or --all"),
+        (("a", "--all"), "name products, or --all, not both"),
+        (("--all",), "no product has images yet"),
+    ],
+)
+def test_products_or_all(arguments: tuple[str, ...], words: str) -> None:
+    result = run("fit", *arguments)
+    assert result.exit_code in (1, 2)
+    assert words in result.stderr

@@ -1,16 +1,20 @@
 """One product that can't be fitted keeps no other from it, in a run's loop as before it."""
 
-import json
+import time
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from jobs.fitting import fit, worker
+from jobs.fitting.board import Board
+from jobs.fitting.checkpoints import Checkpoints
 from jobs.fitting.datasets import DatasetError, Datasets
 from jobs.fitting.fit import FitJobError, fit_products, planned
-from jobs.fitting.task import Outcomes, Task
-from model import FitError, ImageLimits
+from jobs.fitting.task import Task
+from model import FitError, FitOptions, ImageLimits
 from pipeline.errors import StoreUnavailable
 from pipeline.fakes import MemoryStore
 from pipeline.settings import Settings
@@ -37,7 +41,10 @@ def task(store: MemoryStore, product: str) -> Task:
 
 
 def test_a_fit_is_planned_where_there_are_images_enough(store: MemoryStore) -> None:
-    assert planned(SETTINGS, store, "a") == task(store, "a")
+    found = planned(SETTINGS, store, "a")
+    assert replace(found, work=0.0) == task(store, "a")
+    assert found.work > 0
+    assert planned(SETTINGS.with_fit({"workers": 2}), store, "a") == replace(found, workers=2, work=found.work / 2)
     with pytest.raises(DatasetError, match="3 different good images, and at least 10"):
         planned(SETTINGS, store, "c")
     with pytest.raises(DatasetError, match="no images of 'd' yet"):
@@ -47,7 +54,7 @@ def test_a_fit_is_planned_where_there_are_images_enough(store: MemoryStore) -> N
 def test_what_has_too_few_is_told_and_the_others_are_run(store: MemoryStore, monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
 
-    def run(_: Settings, tasks: list[Task], *__: Any) -> tuple[dict[str, str], dict[str, str]]:
+    def run(_: Settings, tasks: list[Task], *__: object) -> tuple[dict[str, str], dict[str, str]]:
         ran.extend(one.product for one in tasks)
         return {"a": "v1"}, {"b": "its loss is infinite"}
 
@@ -66,25 +73,32 @@ def test_no_run_is_begun_for_nothing(store: MemoryStore, monkeypatch: pytest.Mon
         fit_products(SETTINGS, [task(store, "c")])
 
 
-class Worker:
-    """The worker's loop with fits that end as told; reports are kept, and a new attempt goes on from the last."""
+class Actor:
+    """The board in this process, called as an actor is."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, ends: dict[str, list[str | Exception]]) -> None:
-        self.ends, self.reports = ends, list[str]()
-        self.begun: list[str] = []
+    def __init__(self, board: Board) -> None:
+        self._board = board
+
+    def __getattr__(self, name: str) -> Any:
+        return SimpleNamespace(remote=getattr(self._board, name))
+
+
+class Lanes:
+    """The worker's loop, lane after lane, with fits that end as told."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, ends: dict[str, list[str | Exception]], attempts: int = 3
+    ) -> None:
+        self.ends, self.begun = ends, list[str]()
+        self.board = Board([vars(Task(product, "", None)) for product in ends], attempts)
+        self._lanes = 0
         monkeypatch.setattr(worker, "_fit_one", self._fit_one)
-        monkeypatch.setattr(worker, "_report", self._report)
-        monkeypatch.setattr(worker, "_resume", lambda _: (self._last(), None))
-        monkeypatch.setattr("ray.train.get_checkpoint", lambda: None)
+        monkeypatch.setattr("ray.get", lambda value: value)
 
-    def attempt(self, attempts: int = 3) -> Outcomes:
-        tasks = [{"product": product, "digest": "", "parent": None} for product in self.ends]
-        settings = Settings.from_values({"training": {"attempts": attempts}}).public()
-        worker.train({"settings": settings, "tasks": tasks, "board": None})
-        return self._last()
-
-    def _last(self) -> Outcomes:
-        return Outcomes(**json.loads(self.reports[-1])) if self.reports else Outcomes()
+    def begin(self) -> None:
+        self._lanes += 1
+        config = {"settings": SETTINGS.public(), "threads": 1, "board": Actor(self.board), "run": "run"}
+        worker.train({**config, "lane": f"lane-{self._lanes}"})
 
     def _fit_one(self, _: Settings, __: Any, task: Task, *___: Any) -> str:
         self.begun.append(task.product)
@@ -93,38 +107,83 @@ class Worker:
             raise end
         return end
 
-    def _report(self, outcomes: Outcomes, *_: Any) -> None:
-        self.reports.append(json.dumps(vars(outcomes)))
-
 
 @pytest.mark.parametrize("error", [FitError("too few"), DatasetError("an image is gone")])
 @pytest.mark.usefixtures("store")
 def test_a_fit_that_fails_is_noted_and_the_next_one_begins(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker(monkeypatch, {"a": ["v1"], "c": [error], "b": ["v2"]})
-    outcomes = worker.attempt()
-    assert (outcomes.done, outcomes.failed) == ({"a": "v1", "b": "v2"}, {"c": str(error)})
+    lanes = Lanes(monkeypatch, {"a": ["v1"], "b": [error], "c": ["v2"]})
+    lanes.begin()
+    standing = lanes.board.standing()
+    assert (standing.done, standing.failed) == ({"a": "v1", "c": "v2"}, {"b": str(error)})
+    assert standing.over
 
 
 @pytest.mark.usefixtures("store")
 def test_an_unforeseen_error_is_tried_once_more_in_a_new_process(monkeypatch: pytest.MonkeyPatch) -> None:
     bug = ZeroDivisionError("a bug")
-    worker = Worker(monkeypatch, {"a": ["v1"], "c": [bug, bug], "b": ["v2"]})
-    with pytest.raises(ZeroDivisionError):
-        worker.attempt()
-    outcomes = worker.attempt()
-    assert (outcomes.done, outcomes.failed) == ({"a": "v1", "b": "v2"}, {"c": "ZeroDivisionError: a bug"})
-    assert worker.begun == ["a", "c", "c", "b"], "what was done is not done again"
+    lanes = Lanes(monkeypatch, {"a": ["v1"], "b": [bug, bug], "c": ["v2"]})
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError):
+            lanes.begin()
+    lanes.begin()
+    standing = lanes.board.standing()
+    assert (standing.done, standing.failed) == ({"a": "v1", "c": "v2"}, {"b": "ZeroDivisionError: a bug"})
+    assert lanes.begun == ["a", "b", "b", "c"], "what was done is not done again"
 
 
 @pytest.mark.usefixtures("store")
 def test_an_unforeseen_error_is_final_where_no_attempt_follows(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker(monkeypatch, {"c": [ZeroDivisionError("a bug")], "b": ["v2"]})
-    assert worker.attempt(attempts=0).done == {"b": "v2"}
+    lanes = Lanes(monkeypatch, {"a": [ZeroDivisionError("a bug")], "b": ["v2"]}, attempts=0)
+    with pytest.raises(ZeroDivisionError):
+        lanes.begin()
+    lanes.begin()
+    assert lanes.board.standing().done == {"b": "v2"}
+    assert lanes.board.standing().failed == {"a": "ZeroDivisionError: a bug"}
 
 
 @pytest.mark.usefixtures("store")
 def test_a_store_that_does_not_answer_is_no_fault_of_a_product(monkeypatch: pytest.MonkeyPatch) -> None:
-    worker = Worker(monkeypatch, {"a": [StoreUnavailable("no answer"), "v1"]})
+    lanes = Lanes(monkeypatch, {"a": [StoreUnavailable("no answer"), "v1"]})
     with pytest.raises(StoreUnavailable):
-        worker.attempt()
-    assert worker.attempt().done == {"a": "v1"}
+        lanes.begin()
+    lanes.board.failed("lane-1", "no answer", final=False)  # what the fleet makes of a lane that died
+    lanes.begin()
+    assert lanes.board.standing().done == {"a": "v1"}
+
+
+def test_a_run_goes_on_where_it_was_with_the_same_images_and_options_only(store: MemoryStore) -> None:
+    options = FitOptions(steps=7)
+    kept = Checkpoints(store, "run", task(store, "a"), options)
+    assert (kept.version(), kept.state()) == (None, None)
+    kept.save(b"half way")
+    assert Checkpoints(store, "run", task(store, "a"), options).state() == b"half way"
+    kept.finish("v1")
+    assert (kept.version(), kept.state()) == ("v1", None)
+    assert Checkpoints(store, "run", task(store, "a"), FitOptions(steps=8)).version() is None
+    assert Checkpoints(store, "run", replace(task(store, "a"), digest="other"), options).version() is None
+    assert Checkpoints(store, "another run", task(store, "a"), options).version() is None
+
+
+@pytest.mark.parametrize("name", ["../models", "a/b", "-a", "a" * 81, "a b"])
+def test_a_name_that_cannot_be_part_of_a_key_is_refused(name: str, store: MemoryStore) -> None:
+    with pytest.raises(FitJobError, match="can't be the name of a run"):
+        fit_products(SETTINGS, [task(store, "a")], run=name)
+
+
+def test_frames_come_in_order_and_few_are_ahead() -> None:
+    """However slow each is; and one that fails ends it."""
+    asked: list[int] = []
+
+    def fetch(item: int) -> int:
+        asked.append(item)
+        time.sleep(0.002 * (5 - item % 5))
+        if item == 30:
+            raise DatasetError("image 30 is gone")
+        return item
+
+    frames = worker.fetched(fetch, range(40), threads=3)  # type: ignore[arg-type, type-var]
+    assert [next(frames) for _ in range(10)] == list(range(10))  # type: ignore[comparison-overlap]
+    assert max(asked) <= 10 + 2 * 3
+    with pytest.raises(DatasetError, match="image 30"):
+        list(frames)
+    assert max(asked) < 40

@@ -11,7 +11,7 @@ from typing import Any, Protocol
 import psutil
 
 from infra.local.network import Network
-from jobs.line.deploy import free_port
+from infra.local.ports import free_port
 from jobs.session.ending import handlers_kept
 
 OBJECT_STORE_BYTES = 100 * 1024 * 1024

@@ -1,0 +1,123 @@
+"""A fleet of fits on a real Ray cluster: nodes die and come, and every product becomes a version."""
+
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import pytest
+
+from jobs.fitting.datasets import Datasets
+from jobs.fitting.fit import fit_products, planned
+from jobs.fitting.worker import CHECKPOINT_STEPS
+from jobs.session.cluster import Nodes, ray_cluster
+from jobs.session.progress import DONE, Beat
+from jobs.session.ray_session import ray_session
+from model import ImageLimits
+from pipeline.settings import Product, Settings, Training
+from pipeline.storage.registry import Registry
+from pipeline.storage.store import S3Store
+from tests.pipeline.tiny import texture
+
+if TYPE_CHECKING:
+    from tests.conftest import Plant
+
+pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+
+PRODUCTS = ("bolt", "cap", "disc", "plate")
+
+
+@pytest.fixture(scope="module")
+def cluster(tansu: "Plant", tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Settings, Nodes]]:
+    """Four nodes with a processor each, and a head without."""
+    settings = tansu.settings()
+    assert settings.s3.access_key is not None
+    assert settings.s3.secret_key is not None
+    ours = {
+        "LINEWATCH_S3__ACCESS_KEY": settings.s3.access_key.get_secret_value(),
+        "LINEWATCH_S3__SECRET_KEY": settings.s3.secret_key.get_secret_value(),
+        "RAY_AUTH_MODE": "token",
+        "RAY_AUTH_TOKEN": secrets.token_urlsafe(16),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_worker_niceness": "0",
+    }
+    before = dict(os.environ)
+    with ExitStack() as stack:
+        stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+        os.environ.update(ours)
+        address, nodes = stack.enter_context(ray_cluster(4, 1, None, tmp_path_factory.mktemp("ray")))
+        values = settings.public()
+        values["serving"]["ray_address"] = address
+        values["fit"] |= {"size": 64, "steps": 200, "batch": 8}
+        settings = Settings.received(values)
+        store = tansu.store(settings)
+        for number, product in enumerate(PRODUCTS):
+            folder = tmp_path_factory.mktemp(product)
+            for seed in range(24 + number):
+                (folder / f"{seed}.png").write_bytes(texture(1000 * number + seed))
+            Datasets(store).ingest(folder, product, limits=ImageLimits())
+        stack.enter_context(ray_session(settings))
+        yield settings, nodes
+
+
+def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluster: tuple[Settings, Nodes]) -> None:
+    settings, nodes = cluster
+    store = S3Store(settings.s3)
+    steps: dict[str, list[int]] = {product: [] for product in PRODUCTS}
+    ended: list[str] = []
+    notes: list[str] = []
+    killed: list[str] = []
+
+    def on_beat(beat: Beat) -> None:
+        if beat.phase == DONE:
+            ended.append(beat.product)
+        if beat.phase != "training":
+            return
+        steps[beat.product].append(beat.step)
+        if not killed and all(seen and seen[-1] > CHECKPOINT_STEPS + 10 for seen in steps.values()):
+            killed.append(nodes.kill(0.0))
+            nodes.add()
+
+    tasks = [planned(settings, store, product) for product in PRODUCTS]
+    versions = fit_products(settings, tasks, on_beat, "fleet", on_note=notes.append)
+    assert killed, "all four were never in training at once"
+    assert versions.keys() == set(PRODUCTS) == set(ended)
+    for product, version in versions.items():
+        assert Registry(store).manifest(product, version).training.steps == 200
+    (note,) = notes
+    set_back = [product for product, seen in steps.items() if sorted(seen) != seen]
+    assert set_back == [note.split(":")[0]], "the others were not disturbed"
+    seen = steps[set_back[0]]
+    again = next(later for earlier, later in pairwise(seen) if later < earlier)
+    assert again > CHECKPOINT_STEPS, "it went on from a checkpoint"
+
+    # The same run again finds all done, and begins no fit.
+    beats: list[Beat] = []
+    assert fit_products(settings, tasks, beats.append, "fleet") == versions
+    assert {beat.phase for beat in beats} == {DONE}
+
+
+def test_two_workers_share_a_fit_while_others_are_fitted(cluster: tuple[Settings, Nodes]) -> None:
+    settings, _ = cluster
+    store = S3Store(settings.s3)
+    shared = settings.model_copy(update={"products": {"plate": Product(fit={"workers": 2})}})
+    tasks = [planned(shared, store, product) for product in ("disc", "plate")]
+    assert [task.workers for task in tasks] == [1, 2]
+    versions = fit_products(shared, tasks)
+    manifest = Registry(store).manifest("plate", versions["plate"])
+    items = {item.sha256 for item in Datasets(store).latest("plate").good}
+    assert manifest.training.images + len(manifest.heldout_sha256) == len(items)
+    assert set(manifest.heldout_sha256) <= items
+    assert len(manifest.heldout_scores) == len(manifest.heldout_sha256)
+
+
+def test_what_there_is_no_room_for_is_told(cluster: tuple[Settings, Nodes]) -> None:
+    settings, _ = cluster
+    store = S3Store(settings.s3)
+    failed: dict[str, str] = {}
+    narrow = settings.with_fit({"workers": 4}).model_copy(update={"training": Training(fits=2)})
+    task = planned(narrow, store, "plate")
+    assert fit_products(narrow, [task], on_failed=failed.__setitem__) == {}
+    assert "asks for 4 workers (fit.workers), and there is room for 2" in failed["plate"]
