@@ -264,3 +264,25 @@ def reading(images: int, repeats: int, json_file: Path | None) -> None:
     from jobs.session.progress import Screen
 
     bench_reading(images, repeats, json_file, _command_line(), Screen())
+
+
+@bench.command()
+@click.option("--images", default=20_000, show_default=True, type=click.IntRange(min=400), help="Drawn images.")
+@click.option("--workers", default=2, show_default=True, type=click.IntRange(1, 64), help="Processes that share a fit.")
+@click.option("--size", default=128, show_default=True, type=click.IntRange(min=64), help="Side in pixels.")
+@click.option("--steps", default=100, show_default=True, type=click.IntRange(min=1), help="Training steps.")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
+def large(images: int, workers: int, size: int, steps: int, json_file: Path | None) -> None:
+    """Measure what a fit of very many images holds in memory, beside that of half as many.
+
+    What has no room in memory lies in temporary files under TMPDIR: at 256 px some 22 GB for 20,000 images.
+
+    \b
+    Example:  linewatch bench large --json large.json
+    """
+    from jobs.bench.large import bench_large
+    from jobs.session.progress import Screen
+    from model import FitOptions
+
+    options = FitOptions(size=size, steps=steps)
+    bench_large(images, workers, options, json_file, _command_line(), Screen())

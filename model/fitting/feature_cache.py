@@ -6,18 +6,21 @@ There is no augmentation, so the features of an image never change; a step then 
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 import torch
 
+from model.errors import FitError
+
 
 class FeatureCache:
     """Levels of `count` images, kept as [N, H, W, C] so that every batch comes out channels_last.
 
-    Lives on the device while it fits the limit, otherwise in a memory-mapped temporary file that has no name and is
-    gone with the process.
+    Lives on the device while it fits the limit, otherwise, in half the bytes, in a memory-mapped temporary file that
+    has no name and is gone with the process.
     """
 
     def __init__(self, count: int, dtype: torch.dtype, limit_bytes: int, device: torch.device) -> None:
@@ -29,7 +32,7 @@ class FeatureCache:
         self._levels: list[torch.Tensor] = []
 
     def put(self, start: int, levels: Sequence[torch.Tensor]) -> None:
-        """Store levels [B, C_l, H_l, W_l] of the images start .. start + B - 1."""
+        """Store levels [B, C_l, H_l, W_l] of images start .. start + B - 1. Raises FitError where the disk is full."""
         if not self._levels:
             self._allocate(levels)
         for stored, x_BCHW in zip(self._levels, levels, strict=True):
@@ -60,11 +63,22 @@ class FeatureCache:
         shapes = [(self.count, *x_BCHW.permute(0, 2, 3, 1).shape[1:]) for x_BCHW in levels]
         needed = sum(math.prod(shape) for shape in shapes) * self.dtype.itemsize
         self.on_disk = needed > self.limit_bytes
+        if self.on_disk and self.dtype == torch.float32:
+            self.dtype = torch.float16  # rounding by a thousandth is far below what targets vary by
         if not self.on_disk:
             self._levels = [torch.empty(shape, dtype=self.dtype, device=self.device) for shape in shapes]
             return
         for shape in shapes:
+            size = math.prod(shape) * self.dtype.itemsize
             with tempfile.TemporaryFile(prefix="linewatch-features-") as file:
+                try:
+                    # A mapping of a file that has no blocks yet would end the process where the disk is full.
+                    os.posix_fallocate(file.fileno(), 0, size)
+                except OSError as error:
+                    raise FitError(
+                        f"features of {self.count} images take {size >> 20} MB more in {tempfile.gettempdir()}: "
+                        f"{error.strerror}; make room there, or set TMPDIR"
+                    ) from None
                 # The mapping outlives the file object, and the file has no name any more.
-                raw = np.memmap(file, dtype=np.uint8, mode="w+", shape=(math.prod(shape) * self.dtype.itemsize,))
+                raw = np.memmap(file, dtype=np.uint8, mode="r+", shape=(size,))
             self._levels.append(torch.from_numpy(raw).view(self.dtype).reshape(shape))
