@@ -32,6 +32,7 @@ from infra.local import LocalServers
 from jobs.bench.beside import write_report
 from jobs.bench.stream_subject import PRODUCT, Subject
 from jobs.session.progress import Screen
+from model import ModelBundle
 from model.bench.machine import describe_machine, versions
 from model.bench.subject import drawn_photographs, prepare
 from pipeline.contracts.cloudevents import Envelope
@@ -65,11 +66,17 @@ class StreamRun:
 
 
 class SubjectProcess:
-    """See jobs/bench/stream_subject.py."""
+    """See jobs/bench/stream_subject.py, and jobs/plan/subject.py."""
 
-    def __init__(self, settings: Settings, rank: int, service_ms: float | None = None) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        rank: int,
+        service_ms: float | None = None,
+        module: str = "jobs.bench.stream_subject",
+    ) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "jobs.bench.stream_subject"],
+            [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -84,12 +91,21 @@ class SubjectProcess:
     def order(self, **order: Any) -> None:
         self._send(order)
 
+    def kill(self) -> None:
+        """As a machine dies: without a word."""
+        self._process.kill()
+        self._process.wait()
+
     def answer(self) -> Any:
         assert self._process.stdout
         line = self._process.stdout.readline()
         if not line:
             raise ServingError(ENDED)
         return json.loads(line)
+
+    @property
+    def lives(self) -> bool:
+        return self._process.poll() is None
 
     def _send(self, told: object) -> None:
         assert self._process.stdin
@@ -130,14 +146,7 @@ def bench_stream(run: StreamRun, json_file: Path | None, command: str, screen: S
             run.backbone, 256, jpegs, steps=50, on_step=lambda one: step.say(f"fitting ({one.phase})")
         ).bundle
         settings = _settings(servers, run)
-        store = S3Store(settings.s3)
-        store.ensure_bucket()
-        version = f"20260101T000000Z-{bundle.manifest.weights_sha256[:8]}"
-        registry = Registry(store)
-        registry.publish(
-            bundle.stamped(version=version, parent=None, dataset_digest="", code_version="bench", heldout_sha256=[])
-        )
-        registry.promote(PRODUCT, version, None)
+        publish(bundle, settings)
         step.say("throughput")
         report |= _throughput(settings, run, jpegs, step.advance)
         step.say("scaling with a simulated device")
@@ -147,6 +156,18 @@ def bench_stream(run: StreamRun, json_file: Path | None, command: str, screen: S
     write_report(report, json_file, screen)
     _show(report, screen)
     return report
+
+
+def publish(bundle: ModelBundle, settings: Settings) -> None:
+    """Let it serve the measured product."""
+    store = S3Store(settings.s3)
+    store.ensure_bucket()
+    version = f"20260101T000000Z-{bundle.manifest.weights_sha256[:8]}"
+    registry = Registry(store)
+    registry.publish(
+        bundle.stamped(version=version, parent=None, dataset_digest="", code_version="bench", heldout_sha256=[])
+    )
+    registry.promote(PRODUCT, version, None)
 
 
 def _settings(servers: LocalServers, run: StreamRun) -> Settings:

@@ -20,6 +20,7 @@ from jobs.cli.demo import demo, doctor
 from jobs.cli.fit import fit
 from jobs.cli.local import local
 from jobs.cli.models import models, schedule
+from jobs.cli.plan import plan
 from jobs.cli.replay import replay
 from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup
@@ -34,7 +35,7 @@ ORDER = (
         "Images and models",
         ("ingest", "datasets", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
-    ("The stream", ("serve", "replay", "events", "deadletters", "audit", "rescore")),
+    ("The stream", ("plan", "serve", "replay", "events", "deadletters", "audit", "rescore")),
     ("For developers", ("bench", "chaos", "schemas")),
 )
 
@@ -129,6 +130,6 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 for command in (
     ablate, audit, bench, benchmark, chaos, config, datasets, deadletters, demo, doctor, evaluate, events, fit, ingest,
-    local, models, replay, rescore, schedule, schemas, score, serve, setup, weights,
+    local, models, plan, replay, rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

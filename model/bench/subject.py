@@ -63,15 +63,19 @@ def prepare(
     *,
     steps: int,
     device: str = "cpu",
+    quantise: bool = True,
     on_step: Callable[[StepReport], None] | None = None,
 ) -> Subject:
-    """A short fit on drawn good images; a model of more steps scores at the same speed. Raises ModelError."""
+    """A short fit on drawn good images; a model of more steps scores at the same speed. Raises ModelError.
+
+    quantise: also to int8, where that is possible.
+    """
     good = [read_frame(data, size) for data in drawn_photographs(4 * HELD_OUT, seed=1)]
     options = FitOptions(backbone=backbone, size=size, steps=steps, batch=4, corruptions=0)
     bundle = Fit("bench", good[HELD_OUT:], good[:HELD_OUT], options, device).run(on_step)
     frames = [read_frame(data, size) for data in jpegs]
     int8 = None
-    if can_quantise(device):
+    if quantise and can_quantise(device):
         # Only here: the benchmark runs where these packages are not installed.
         from model.fitting.quantisation import quantised
 

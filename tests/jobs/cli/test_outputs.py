@@ -17,6 +17,7 @@ TAKES_A_FILE = (
     ["rescore", "-p", "bottle", "-v", "20260131T120000Z-0f1e2d3c", "--since", "1h", "--to", "x.y"],
     ["demo"],
     ["chaos"],
+    ["plan"],
     ["bench", "stream"],
     ["benchmark", "photos"],
 )
