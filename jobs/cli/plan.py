@@ -116,12 +116,13 @@ def _run_options(command: Any) -> Any:
 
 @plan.command("measure")
 @_run_options
+@click.option("--device", default="cpu", show_default=True, type=click.Choice(["cpu", "cuda"]), help="What scores.")
 @click.option(
     "--seconds", default=5.0, show_default=True, type=click.FloatRange(min=1), help="Of a batch size in a round."
 )
 @click.option("--json", "json_file", type=OutputFile(), required=True, help="The file of service times.")
-def measure_command(backbone: str, threads: int, rounds: int, seconds: float, json_file: Path) -> None:
-    """Measure the service times of a replica on this machine's processor.
+def measure_command(backbone: str, threads: int, rounds: int, device: str, seconds: float, json_file: Path) -> None:
+    """Measure the service times of a replica on this machine.
 
     Starts a broker and a store of its own, fits a product, and times the stages of the real worker with batches of 1,
     4, 16 and 32 images: some minutes. Close other programs first, or measure beside what will run beside.
@@ -134,7 +135,7 @@ def measure_command(backbone: str, threads: int, rounds: int, seconds: float, js
     from jobs.plan.run import measure
     from jobs.session.progress import Screen
 
-    measure(MeasureRun(backbone, threads, rounds, seconds, _command_line()), json_file, Screen())
+    measure(MeasureRun(backbone, threads, rounds, seconds, _command_line(), device), json_file, Screen())
 
 
 @plan.command("check")

@@ -15,9 +15,14 @@ _BATCHES = (1, 32)
 def times_for(kind: str, measured: ServiceTimes | None, assumed: Assumptions, *, assume_peak: bool) -> ServiceTimes:
     """What was given, else what linewatch ships of that kind, else, where asked for, an assumption.
 
-    Raises SettingsError: nobody has measured that kind.
+    Raises SettingsError: nobody has measured that kind, or what was given is of another.
     """
     if measured:
+        if (kind == "cpu") != (measured.kind == "cpu"):
+            raise SettingsError(
+                f"the given service times are of {measured.kind}, and the plan is for {kind}: `linewatch plan measure` "
+                "takes --device cuda on a machine with a GPU"
+            )
         return measured.model_copy(update={"kind": kind})
     if shipped := shipped_times(kind):
         return shipped
@@ -25,7 +30,7 @@ def times_for(kind: str, measured: ServiceTimes | None, assumed: Assumptions, *,
     if not assume_peak or processor is None:
         raise SettingsError(
             f"linewatch ships no service times of {kind}, for none were measured: give --measured FILE, made by "
-            "`linewatch plan measure` on such a machine, or --assume-peak to go by its published peak"
+            "`linewatch plan measure --device cuda` on such a machine, or --assume-peak to go by its published peak"
         )
     return by_peak(kind, processor, assumed)
 

@@ -54,6 +54,7 @@ class MeasureRun:
     rounds: int = 3
     seconds: float = 5.0
     command: str = "linewatch plan measure"
+    device: str = "cpu"
 
 
 @dataclass
@@ -120,7 +121,7 @@ def service_times(plant: Plant, run: MeasureRun, found: Found) -> ServiceTimes:
     if missing or not found.fetch_s:
         raise ServingError(f"too few images to time {', '.join(missing) or 'a fetch'}: measure for more --seconds")
     return ServiceTimes(
-        kind="cpu",
+        kind=run.device,
         date=datetime.now(UTC).isoformat(timespec="seconds"),
         command=run.command,
         machine=describe_machine(),
@@ -142,7 +143,7 @@ def with_what_is_measured_alone(times: ServiceTimes, plant: Plant) -> ServiceTim
         update={
             "by_size": tuple(_sizes(plant)),
             "byte_s": _byte_s(plant),
-            "fit": _fit(times.backbone),
+            "fit": _fit(times.backbone, times.kind),
             "gflop_per_image": gflop_per_image(plant.product),
         }
     )
@@ -208,9 +209,9 @@ def _median_s(work: Callable[[], object], repeats: int = 15) -> float:
     return round(statistics.median(seconds), 6)
 
 
-def _fit(backbone: str) -> FitCost:
+def _fit(backbone: str, device: str) -> FitCost:
     """By a few images and steps: the rest of a fit is more of the same."""
     options = FitOptions(backbone=backbone, steps=FIT_STEPS)
     frames = [read_frame(data, options.size) for data in drawn_photographs(FIT_IMAGES, seed=2)]
-    found = measure_fit(frames, options)
+    found = measure_fit(frames, options, device)
     return FitCost(image_s=round(found.features_s / FIT_IMAGES, 5), step_s=round(statistics.median(found.steps_s), 5))

@@ -137,17 +137,23 @@ class Plant:
 
 
 @contextmanager
-def plant(backbone: str, threads: int, say: Say) -> Iterator[Plant]:
+def plant(backbone: str, threads: int, say: Say, device: str = "cpu") -> Iterator[Plant]:
     """Raises LocalServersError, ModelError."""
     with TemporaryDirectory(prefix="linewatch-plan-") as folder, ExitStack() as stack:
         servers = stack.enter_context(LocalServers.start(Path(folder, "servers"), say=say))
         jpegs = drawn_photographs(PHOTOGRAPHS, defective_every=DEFECTIVE_EVERY)
         product = prepare(
-            backbone, 256, jpegs, steps=FIT_STEPS, quantise=False, on_step=lambda one: say(f"fitting ({one.phase})")
+            backbone,
+            256,
+            jpegs,
+            steps=FIT_STEPS,
+            device=device,
+            quantise=False,
+            on_step=lambda one: say(f"fitting ({one.phase})"),
         )
         os.environ.update(servers.environment())
         settings = Settings.from_values(
-            {"engine": {"threads": threads, "device": "cpu"}, "topics": {"partitions": PARTITIONS}}
+            {"engine": {"threads": threads, "device": device}, "topics": {"partitions": PARTITIONS}}
         )
         publish(product.bundle, settings)
         yield Plant(settings, product, Path(folder))

@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from jobs.plan.assumptions import Assumptions, Demand
 from jobs.plan.breaks import limits
 from jobs.plan.check import check
@@ -19,6 +21,7 @@ from jobs.plan.table import as_json, in_bytes, show, show_check
 from jobs.plan.times import ServiceTimes
 from jobs.session.progress import Screen
 from model.bench.machine import describe_machine, versions
+from pipeline.errors import SettingsError
 from pipeline.settings import Settings
 
 
@@ -70,8 +73,13 @@ def plan_line(
 
 
 def measure(run: MeasureRun, json_file: Path, screen: Screen) -> ServiceTimes:
-    """Service times of this machine, into a file. Raises LocalServersError, ServingError."""
-    with screen.step("Measuring service times") as step, plant(run.backbone, run.threads, step.say) as one:
+    """Service times of this machine, into a file. Raises LocalServersError, ServingError, SettingsError."""
+    if run.device == "cuda" and not torch.cuda.is_available():
+        raise SettingsError("--device cuda: torch finds no GPU here: measure on a machine with one, or --device cpu")
+    with (
+        screen.step("Measuring service times") as step,
+        plant(run.backbone, run.threads, step.say, run.device) as one,
+    ):
         found = Found.nothing()
         with one.replica() as replica:
             for number in range(run.rounds):

@@ -58,8 +58,9 @@ class FitCost(Told):
 
 
 class ServiceTimes(Told):
-    """Of one replica. kind: `cpu`, or a GPU's name. fetch_s: quantiles from capture to a waiting worker's hands.
+    """Of one replica. kind: `cpu` or `cuda` as measured, or a GPU's name.
 
+    fetch_s: quantiles from capture to a waiting worker's hands.
     cpu_s_per_image: processor seconds of the replica's process. mask_bytes, event_bytes: of a message, mean.
     byte_s: what each byte of an image takes to be fetched and polled.
     """

@@ -120,8 +120,12 @@ def test_a_gpu_that_nobody_has_measured_is_not_made_up() -> None:
     for kind in PEAK_TFLOP_S:
         with pytest.raises(SettingsError, match=f"no service times of {kind}, for none were measured: give --measured"):
             times_for(kind, None, Assumptions(), assume_peak=False)
-    given = times_for("l4", constant(score=0.002), Assumptions(), assume_peak=False)
+    measured = constant(score=0.002).model_copy(update={"kind": "cuda"})
+    given = times_for("l4", measured, Assumptions(), assume_peak=False)
     assert (given.kind, given.assumed) == ("l4", "")
+    for kind, other in (("l4", constant()), ("cpu", measured)):
+        with pytest.raises(SettingsError, match=f"are of {other.kind}, and the plan is for {kind}"):
+            times_for(kind, other, Assumptions(), assume_peak=False)
 
 
 def test_a_gpu_by_its_peak_is_told_as_assumed() -> None:

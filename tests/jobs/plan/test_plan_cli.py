@@ -62,6 +62,7 @@ def test_a_gpu_by_its_peak_says_so(measured: Path) -> None:
     result = plan(*SMALL, "--gpu", "h100", "--assume-peak")
     assert result.exit_code == 0, result.output
     assert "ASSUMED: no h100 was measured: scoring at 5% of its published 989 TFLOP/s" in result.output
+    measured.write_text(measured.read_text().replace('"kind":"cpu"', '"kind":"cuda"'))
     given = plan(*SMALL, "--gpu", "h100", "--measured", measured)
     assert "ASSUMED:" not in given.output
     assert "GPUs" in given.output
@@ -77,6 +78,11 @@ def test_the_picture_goes_up_to_ten_thousand_cameras(measured: Path, tmp_path: P
     assert [row["cameras"] for row in rows] == list(CAMERAS)
     assert CAMERAS[-1] == 10_000
     assert all(a["replicas"] <= b["replicas"] and a["brokers"] <= b["brokers"] for a, b in itertools.pairwise(rows))
+
+
+def test_a_gpu_that_is_not_there_is_not_measured(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert "torch finds no GPU here" in refused("measure", "--device", "cuda", "--json", tmp_path / "gpu.json")
 
 
 def test_what_is_wrong_is_one_line(measured: Path, tmp_path: Path) -> None:
