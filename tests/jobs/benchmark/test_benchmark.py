@@ -221,3 +221,22 @@ def test_the_command_writes_figures_and_a_table(drawn: Path, tmp_path: Path) -> 
     wrong = CliRunner().invoke(main, [*arguments, "-c", "bottle"])
     assert wrong.exit_code == 1
     assert "flange" in wrong.output
+
+
+def test_a_fit_by_two_processes_is_of_all_images(drawn: Path, tmp_path: Path) -> None:
+    """And is refused beside methods that know of none."""
+    arguments = ["benchmark", str(drawn), "--seeds", "1", "--size", "64", "--steps", "4", "--workers", "2"]
+    refused = CliRunner().invoke(main, [*arguments, "-m", "knn"])
+    assert refused.exit_code == 2
+    assert "knn: sees whole images as they are: leave out --workers" in refused.output
+    one, two = (
+        run_plan(
+            Plan(tuple(categories(drawn)), ("fusion",), (0,), FitOptions(size=64, steps=4, workers=workers)),
+            tmp_path / str(workers),
+            lambda *_: None,
+            lambda *_: None,
+        )["fusion"]["flange"][0]
+        for workers in (1, 2)
+    )
+    assert two.final_loss == pytest.approx(one.final_loss, rel=0.2)
+    assert two.image_auroc == pytest.approx(one.image_auroc, abs=0.2)
