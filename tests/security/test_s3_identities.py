@@ -1,6 +1,5 @@
 """TLS by a plant's own authority, temporary keys, roles and keys that rotate, on a real store."""
 
-import pickle
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +8,6 @@ import pytest
 from minio.credentials import AssumeRoleProvider, Credentials
 
 from infra.local.server import Server
-from jobs.fitting.fit import train_storage
 from pipeline.errors import SettingsError, StoreUnavailable
 from pipeline.settings import S3, SecretFile
 from pipeline.storage.store import S3Store
@@ -177,20 +175,3 @@ def _works(store: S3Store) -> bool:
     except StoreUnavailable:
         return False
     return True
-
-
-def test_ray_train_keeps_checkpoints_under_the_named_authority(plain: S3, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its storage, as driver and workers have it, without Ray."""
-    from ray.train.v2._internal.execution.storage import StorageContext
-
-    names = {"AWS_ACCESS_KEY_ID": ACCESS, "AWS_SECRET_ACCESS_KEY": SECRET, "AWS_ENDPOINT_URL": plain.endpoint}
-    for name, value in {**names, "AWS_DEFAULT_REGION": plain.region}.items():
-        monkeypatch.setenv(name, value)
-    of_driver = StorageContext(train_storage(plain), "fit")
-    data = pickle.dumps(of_driver.storage_filesystem)
-    assert SECRET.encode() not in data
-    with pickle.loads(data).open_output_stream(f"{of_driver.storage_fs_path}/fit/checkpoint") as file:
-        file.write(b"weights")
-    assert S3Store(plain).get("train/fit/checkpoint") == b"weights"
-    with pytest.raises(OSError, match="SSL"):
-        StorageContext(train_storage(changed(plain, ca_file=None)), "fit")
