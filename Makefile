@@ -55,7 +55,7 @@ kafka-python: $(STAMP)  ## Try the mends on another client, in an environment of
 		> $$($(OTHER)/bin/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')/linewatch.pth
 	@$(OTHER)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --ignore-installed "kafka-python$(if $(VERSION),==$(VERSION))"
 	@$(OTHER)/bin/python -c 'import kafka; print("kafka-python", kafka.__version__, "from", kafka.__path__[0])'
-	@$(OTHER)/bin/python -m pytest tests/pipeline/kafka/test_kafka_python.py tests/pipeline/kafka/test_membership.py tests/pipeline/kafka/test_kafka.py $(ARGS)
+	@$(OTHER)/bin/python -m pytest tests/pipeline/kafka/test_kafka_python.py tests/pipeline/kafka/test_membership.py tests/pipeline/kafka/test_kafka.py tests/pipeline/kafka/test_transports.py $(ARGS)
 
 clean:  ## Stop embedded servers of this checkout and remove what was made
 	@if [ -x $(VENV)/bin/linewatch ]; then $(VENV)/bin/linewatch local reset --yes; fi

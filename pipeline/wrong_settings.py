@@ -41,8 +41,9 @@ ENDPOINT = Rule(
 TOPIC_PREFIX = Rule(
     r"^[a-z0-9][a-z0-9-]{0,40}$", "must be 1 to 41 lower-case letters, digits and '-', and not begin with '-'"
 )
+URL = Rule(rf"^https?://{HOST}({PORT})?(/[^\s?#]*)?$", "must be http:// or https://, a host, and a path at most")
 PRODUCT = Rule(NAME_PATTERN, "can't name a product: 1 to 64 letters, digits, '_' and '-', the first no '_' or '-'")
-RULES = {rule.pattern: rule.words for rule in (ADDRESSES, BUCKET, DEVICE, ENDPOINT, TOPIC_PREFIX, PRODUCT)}
+RULES = {rule.pattern: rule.words for rule in (ADDRESSES, BUCKET, DEVICE, ENDPOINT, TOPIC_PREFIX, URL, PRODUCT)}
 
 WORDS = {
     "bool_parsing": "must be true or false",

@@ -45,6 +45,7 @@ def serve(
     from jobs.session.ray_session import ray_session
     from pipeline.kafka.topics import ensure_topics
     from pipeline.kafka.topics_fit import fitting
+    from pipeline.serving.door import require_door
 
     settings = load_settings(config)
     chosen = {"replicas": replicas, "max_replicas": max_replicas, "port": port}
@@ -58,6 +59,7 @@ def serve(
         with ray_session(settings):
             withdraw()
         return
+    require_door(settings.serving)
     open_store(settings)
     ensure_topics(settings)
     for warning in fitting(settings):
@@ -83,7 +85,7 @@ def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
             return
         screen.say("Ctrl-C ends it")
         try:
-            watch(rest_address(session), screen.say)
+            watch(rest_address(session), screen.say, cert_file=settings.serving.tls_cert_file)
         except KeyboardInterrupt:
             screen.say("finishing the batches in hand")
         finally:

@@ -94,7 +94,8 @@ def replicas(session: RaySession) -> list[dict[str, Any]]:
 def rest_address(session: RaySession) -> str:
     """Where the REST endpoint listens."""
     options = _client(session).get_serve_details().get("http_options", {})
-    return f"http://{options.get('host', '127.0.0.1')}:{options.get('port')}"
+    scheme = "https" if options.get("ssl_certfile") else "http"
+    return f"{scheme}://{options.get('host', '127.0.0.1')}:{options.get('port')}"
 
 
 def shut_down() -> None:

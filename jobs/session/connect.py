@@ -21,7 +21,7 @@ def load_settings(config: Path | None = None) -> Settings:
     settings = Settings.load(config)
     go_directly(LOOPBACK)
     untouched = settings.s3.endpoint == S3().endpoint and settings.kafka.bootstrap_servers == Kafka().bootstrap_servers
-    if settings.s3.access_key is None and untouched:
+    if settings.s3.access_key is None and settings.s3.credentials == "settings" and untouched:
         folder = Path(os.environ.get("LINEWATCH_LOCAL__DATA_DIR", LOCAL_DATA))
         servers = LocalServers.attach(folder) if folder.is_dir() else None
         if servers:

@@ -52,6 +52,11 @@ def ray_session(settings: Settings) -> Iterator[RaySession]:
     try:
         context = _start(settings)
         folder = str(context.address_info["session_dir"])
+        if not context.dashboard_url:
+            raise ServingError(
+                f"Ray at {settings.serving.ray_address} has no dashboard, which takes what is to be served: is it "
+                "still starting, or was it started without?"
+            )
         go_directly([str(context.dashboard_url).rpartition(":")[0]])
         _current = RaySession(f"http://{context.dashboard_url}", folder, private=not settings.serving.ray_address)
         yield _current
@@ -117,7 +122,8 @@ def _attach(address: str) -> Any:
     except (ConnectionError, RuntimeError, ValueError) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ServingError(
-            f"no Ray cluster at {address} ({reason}): is it running, and is RAY_AUTH_TOKEN set to its token?"
+            f"no Ray cluster at {address} ({reason}): is it running, is RAY_AUTH_TOKEN set to its token, and "
+            "are RAY_USE_TLS and its files as they are there?"
         ) from None
 
 
@@ -129,5 +135,8 @@ def _environment(settings: Settings) -> None:
     os.environ.setdefault("RAY_worker_niceness", "0")
     os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
     os.environ.setdefault("RAY_AUTH_MODE", "token")
+    if settings.serving.ray_address:
+        # Ray waits 35 s for a cluster that does not answer, and 20 times. One with TLS answers nobody who has none.
+        os.environ.setdefault("RAY_NUM_REDIS_GET_RETRIES", "1")
     if os.environ["RAY_AUTH_MODE"] == "token" and not settings.serving.ray_address:
         os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(32))

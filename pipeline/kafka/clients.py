@@ -1,6 +1,5 @@
 """kafka-python clients as linewatch needs them: sizes for images, timeouts for factories."""
 
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +8,14 @@ from typing import Any
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
 
-from pipeline.errors import BrokerRefused, BrokerUnavailable, SettingsError
+from pipeline.errors import BrokerRefused, BrokerUnavailable, LinewatchError, SettingsError
+from pipeline.kafka.diagnosis import why_unreachable
 from pipeline.kafka.header_names import read_any_name
 from pipeline.kafka.reading import OnUnreadable, read_batch_by_batch
 from pipeline.kafka.refusals import refusal
+from pipeline.kafka.security import security
+from pipeline.kafka.tokens import token_source
+from pipeline.kafka.transports import hear_last_words
 from pipeline.settings import Kafka, Settings
 
 # A dead letter is the original message with headers added: it must fit where the original did.
@@ -24,40 +27,19 @@ UNREACHABLE_S = 0.05
 
 
 def connection(kafka: Kafka) -> dict[str, Any]:
-    """What every client shares: addresses and security."""
-    options: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
-        "security_protocol": kafka.security_protocol,
-        "reconnect_backoff_max_ms": 2000,
-        "bootstrap_timeout_ms": 8000,
-    }
-    if kafka.ca_file:
-        options["ssl_cafile"] = _authorities(kafka.ca_file)
-    if kafka.security_protocol.startswith("SASL"):
-        if not (kafka.sasl_mechanism and kafka.username and kafka.password):
-            raise SettingsError(
-                "kafka.security_protocol asks for SASL: set kafka.sasl_mechanism, LINEWATCH_KAFKA__USERNAME "
-                "and LINEWATCH_KAFKA__PASSWORD"
-            )
-        options["sasl_mechanism"] = kafka.sasl_mechanism
-        options["sasl_plain_username"] = kafka.username.get_secret_value()
-        options["sasl_plain_password"] = kafka.password.get_secret_value()
-    return options
-
-
-def _authorities(ca_file: str) -> str:
-    """The client would take a file that it can't read for a broker that does not answer.
+    """What every client shares: addresses and security.
 
     Raises:
-        SettingsError: it is not there, or no PEM file.
+        SettingsError: something that security needs is missing, or can't be read.
+        BrokerUnavailable: no token is to be had.
     """
-    try:
-        ssl.create_default_context(cafile=ca_file)
-    except ssl.SSLError:
-        raise SettingsError(f"kafka.ca_file {ca_file} is not a PEM file of certificates") from None
-    except OSError as error:
-        raise SettingsError(f"kafka.ca_file {ca_file} can't be read: {error.strerror}") from None
-    return ca_file
+    hear_last_words()
+    return {
+        "bootstrap_servers": [server.strip() for server in kafka.bootstrap_servers.split(",")],
+        "reconnect_backoff_max_ms": 2000,
+        "bootstrap_timeout_ms": 8000,
+        **security(kafka),
+    }
 
 
 def make_consumer(settings: Settings, on_unreadable: OnUnreadable | None = None, **options: Any) -> KafkaConsumer:
@@ -148,9 +130,27 @@ def broker_answers(settings: Settings) -> Iterator[None]:
             f"Kafka at {settings.kafka.bootstrap_servers} has fewer brokers up than topics.replication_factor asks for "
             f"({settings.topics.replication_factor}): start the others, or lower it"
         ) from error
+    except SettingsError as error:  # a file that was there when the settings were read
+        raise BrokerRefused(str(error)) from error
     except (KafkaError, OSError) as error:
-        where = settings.kafka.bootstrap_servers
-        if told := refusal(error):
-            raise BrokerRefused(f"Kafka at {where} refuses: {told}") from error
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise BrokerUnavailable(f"Kafka at {where} does not answer: is it running? ({reason})") from error
+        raise _told(settings.kafka, error) from error
+
+
+def _told(kafka: Kafka, error: Exception) -> BrokerUnavailable:
+    where = kafka.bootstrap_servers
+    told = refusal(error)
+    if not told and kafka.security_protocol != "PLAINTEXT":
+        try:
+            found = why_unreachable(connection(kafka))
+        except LinewatchError as no_way:
+            found = no_way
+        if isinstance(found, LinewatchError):
+            return found if isinstance(found, BrokerUnavailable) else BrokerRefused(str(found))
+        error = found or error
+        told = refusal(error)
+    if told:
+        if kafka.sasl_mechanism == "OAUTHBEARER":
+            token_source(kafka).forget()  # the next one may be another
+        return BrokerRefused(f"Kafka at {where} refuses: {told}")
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    return BrokerUnavailable(f"Kafka at {where} does not answer: is it running? ({reason})")

@@ -11,8 +11,9 @@ from ray import serve
 
 from pipeline.errors import ServingError
 from pipeline.kafka.session import KafkaSession
+from pipeline.serving.door import require_door
 from pipeline.serving.rest import build_app
-from pipeline.settings import Settings
+from pipeline.settings import Serving, Settings
 from pipeline.storage.store import S3Store
 from pipeline.stream.inspector import Inspector
 from pipeline.stream.worker import StreamWorker
@@ -30,6 +31,7 @@ class Inspection:
         global _replica
         settings = _with_threads(Settings.received(values))  # secrets come from this process's environment
         set_up_logging(settings.serving.log_format)
+        require_door(settings.serving)  # here the tokens are this process's own
         self.inspector = Inspector(settings, S3Store(settings.s3))
         self.worker = StreamWorker(
             self.inspector, lambda: KafkaSession(settings, rank=_rank, exactly_once=exactly_once)
@@ -117,7 +119,7 @@ def serve_config(
     }
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": serving.host, "port": serving.port},
+        "http_options": {"host": serving.host, "port": serving.port, **_tls(serving)},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -129,6 +131,12 @@ def serve_config(
             }
         ],
     }
+
+
+def _tls(serving: Serving) -> dict[str, str]:
+    if not (serving.tls_cert_file and serving.tls_key_file):
+        return {}
+    return {"ssl_certfile": serving.tls_cert_file, "ssl_keyfile": serving.tls_key_file}
 
 
 def _replicas(settings: Settings) -> dict[str, Any]:

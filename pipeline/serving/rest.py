@@ -20,6 +20,7 @@ from pipeline.errors import (
     ServingError,
     StoreUnavailable,
 )
+from pipeline.serving.door import Door
 from pipeline.stream.inspector import Inspector
 from pipeline.telemetry import board, metrics
 
@@ -61,6 +62,7 @@ def build_app(
         wait_reason: why its worker waits for a server, or nothing.
     """
     app = FastAPI(title="linewatch", docs_url="/docs", redoc_url=None)
+    app.add_middleware(Door, serving=lambda: inspector().settings.serving)
 
     @app.post("/v1/products/{product}/score", response_model=ScoreResponse)
     async def score(product: str, request: Request, answer: str | None = None) -> Response:

@@ -4,6 +4,7 @@ The fake that ships for tests is :class:`pipeline.fakes.MemoryStore`.
 """
 
 import re
+import ssl
 from collections.abc import Iterator
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -15,8 +16,10 @@ from minio.error import InvalidResponseError, S3Error, ServerError
 
 from pipeline.errors import ObjectConflict, ObjectMissing, ObjectTooLarge, SettingsError, StoreUnavailable
 from pipeline.settings import S3
+from pipeline.storage.credentials import credentials, hint
 
-WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch")
+WRONG_KEY = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "InvalidTokenId")
+UNTRUSTED = re.compile(r"certificate verify failed: (.*?) \(_ssl")
 CODE = re.compile(rb"<Code>(\w{1,80})</Code>")
 
 
@@ -54,25 +57,21 @@ class S3Store:
     """Any S3-compatible store: MinIO, SeaweedFS, AWS."""
 
     def __init__(self, settings: S3) -> None:
-        if settings.access_key is None or settings.secret_key is None:
-            raise SettingsError(
-                "no S3 credentials: set LINEWATCH_S3__ACCESS_KEY and LINEWATCH_S3__SECRET_KEY, "
-                "or start the embedded servers with 'linewatch local up'"
-            )
+        provider = credentials(settings)
         self.bucket = settings.bucket
         self.endpoint = settings.endpoint
+        self._hint = hint(settings)
         scheme, _, host = settings.endpoint.partition("://")
         self._http = urllib3.PoolManager(
             timeout=urllib3.Timeout(connect=min(3.0, settings.timeout_s), read=settings.timeout_s),
             retries=urllib3.Retry(total=2, backoff_factor=0.2, status_forcelist=[502, 504]),
             maxsize=8,
             cert_reqs="CERT_REQUIRED",
-            ca_certs=certifi.where(),
+            ca_certs=_authorities(settings),
         )
         self._client = Minio(
             host.rstrip("/"),
-            access_key=settings.access_key.get_secret_value(),
-            secret_key=settings.secret_key.get_secret_value(),
+            credentials=provider,
             region=settings.region,
             secure=scheme == "https",
             http_client=self._http,
@@ -166,14 +165,27 @@ class S3Store:
                     yield item.object_name, item.last_modified
 
     def _answers(self, act: str, key: str) -> "_Translate":
-        return _Translate(self.endpoint, act, key)
+        return _Translate(self.endpoint, act, key, self._hint)
+
+
+def _authorities(settings: S3) -> str:
+    """A PEM file. Raises SettingsError where it can't be read."""
+    if settings.ca_file is None:
+        return certifi.where()
+    try:
+        ssl.create_default_context(cafile=settings.ca_file)
+    except ssl.SSLError:
+        raise SettingsError(f"s3.ca_file {settings.ca_file} is not a PEM file of certificates") from None
+    except OSError as error:
+        raise SettingsError(f"s3.ca_file {settings.ca_file} can't be read: {error.strerror}") from None
+    return settings.ca_file
 
 
 class _Translate:
     """Turns the SDK's errors into ours: missing, unavailable, or refused with the server's own reason."""
 
-    def __init__(self, endpoint: str, act: str, key: str) -> None:
-        self._endpoint, self._act, self._key = endpoint, act, key
+    def __init__(self, endpoint: str, act: str, key: str, hint: str) -> None:
+        self._endpoint, self._act, self._key, self._hint = endpoint, act, key, hint
 
     def __enter__(self) -> None:
         return None
@@ -188,9 +200,15 @@ class _Translate:
             else:
                 reason = f"refused to {self._act} {self._key!r}: {error.code}: {error.message}"
                 if error.code in WRONG_KEY or self._act.startswith("look"):
-                    reason += " (are LINEWATCH_S3__ACCESS_KEY and LINEWATCH_S3__SECRET_KEY right?)"
+                    reason += f" ({self._hint})"
             raise StoreUnavailable(f"S3 at {self._endpoint} {reason}") from None
         if isinstance(error, ServerError | InvalidResponseError | urllib3.exceptions.HTTPError | OSError):
             # Of the tries it has made, urllib3 keeps the last one's reason.
-            reason = type(getattr(error, "reason", None) or error).__name__
+            last = getattr(error, "reason", None) or error
+            if found := UNTRUSTED.search(str(last)):
+                raise StoreUnavailable(
+                    f"S3 at {self._endpoint} has a certificate that is not to be trusted ({found[1].strip('.')}): is "
+                    "s3.ca_file the authority that signed it, and s3.endpoint a name that it is for?"
+                ) from None
+            reason = type(last).__name__
             raise StoreUnavailable(f"S3 at {self._endpoint} does not answer ({reason}): is it running?") from None

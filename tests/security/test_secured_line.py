@@ -1,0 +1,204 @@
+"""All of it at once, by the command line: Ray with TLS and a token, certificates, secrets by file, REST by https with
+tokens. Who lacks one of them is refused, in one line.
+"""
+
+import json
+import os
+import signal
+import ssl
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import pytest
+
+from infra.local.ports import draw_ports
+from infra.local.server import Server
+from jobs.line.watch import watch
+from model import ModelBundle
+from pipeline.kafka.topics import ensure_topics
+from pipeline.storage.store import S3Store
+from tests.pipeline.real_line import RealLine
+from tests.pipeline.tiny import message, publish, texture
+from tests.security.conftest import Doors, s3
+
+pytestmark = [pytest.mark.servers, pytest.mark.apache, pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+HEAD = "127.0.0.2"
+TOKEN, RAY_TOKEN = "rest-token-" + "0123456789", "ray-token-" + "0123456789"
+ROOT = Path(__file__).parents[2]
+LINEWATCH = [sys.executable, "-c", "from jobs.cli import main; main()"]
+
+
+class Line:
+    """The environment of the plant's processes, its ports and its secrets."""
+
+    def __init__(self, doors: Doors, store: Server, folder: Path) -> None:
+        self.ports = draw_ports(("gcs", "dashboard", "agent", "rest"))
+        self.settings = doors.through("mtls", doors.settings(s3=s3(store, doors.authority).model_dump()))
+        self.settings = self.settings.model_copy(update={"s3": s3(store, doors.authority)})
+        self.authority, self.folder = doors.authority, folder
+        cert, key = doors.authority.issue("ray")
+        kafka, keys = self.settings.kafka, self.settings.s3
+        secrets = {"S3__ACCESS_KEY": keys.access_key, "S3__SECRET_KEY": keys.secret_key}
+        for name, value in {**secrets, "SERVING__TOKENS": None}.items():
+            (folder / name).write_text(f"{value.get_secret_value() if value else TOKEN}\n")
+        plain = {
+            "KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+            "KAFKA__SECURITY_PROTOCOL": "SSL",
+            "KAFKA__CA_FILE": kafka.ca_file,
+            "KAFKA__CERT_FILE": kafka.cert_file,
+            "KAFKA__KEY_FILE": kafka.key_file,
+            "KAFKA__GROUP": kafka.group,
+            "KAFKA__DELIVERY": "exactly_once",
+            "TOPICS__PREFIX": self.settings.topics.prefix,
+            "TOPICS__PARTITIONS": str(self.settings.topics.partitions),
+            "S3__ENDPOINT": keys.endpoint,
+            "S3__CA_FILE": keys.ca_file,
+            "S3__BUCKET": keys.bucket,
+            "ENGINE__DEVICE": "cpu",
+            "ENGINE__BACKEND": "torch",
+            "SERVING__RAY_ADDRESS": f"{HEAD}:{self.ports['gcs']}",
+            "SERVING__HOST": "0.0.0.0",
+            "SERVING__PORT": str(self.ports["rest"]),
+            "SERVING__TLS_CERT_FILE": str(cert),
+            "SERVING__TLS_KEY_FILE": str(key),
+        }
+        by_file = {f"LINEWATCH_{name}_FILE": str(folder / name) for name in (*secrets, "SERVING__TOKENS")}
+        self.secrets = [TOKEN, RAY_TOKEN, *(value.get_secret_value() for value in secrets.values() if value)]
+        self.environment = {
+            **{name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ},
+            "PYTHONPATH": str(ROOT),
+            "OMP_NUM_THREADS": "1",
+            "RAY_AUTH_MODE": "token",
+            "RAY_AUTH_TOKEN": RAY_TOKEN,
+            "RAY_USE_TLS": "1",
+            "RAY_TLS_SERVER_CERT": str(cert),
+            "RAY_TLS_SERVER_KEY": str(key),
+            "RAY_TLS_CA_CERT": str(doors.authority.cert),
+            "RAY_USAGE_STATS_ENABLED": "0",
+            "RAY_worker_niceness": "0",
+            **{f"LINEWATCH_{name}": str(value) for name, value in plain.items()},
+            **by_file,
+        }
+
+    def linewatch(self, *words: str, without: tuple[str, ...] = (), **changes: str) -> subprocess.CompletedProcess[str]:
+        environment = {name: value for name, value in {**self.environment, **changes}.items() if name not in without}
+        done = subprocess.run(
+            [*LINEWATCH, *words], cwd=self.folder, env=environment, capture_output=True, text=True,
+            timeout=300, check=False,
+        )  # fmt: skip
+        assert not [one for one in self.secrets if one in done.stdout + done.stderr]
+        return done
+
+
+@pytest.fixture
+def line(doors: Doors, store: Server, tmp_path: Path, tiny_bundle: ModelBundle) -> Line:
+    made = Line(doors, store, tmp_path)
+    objects = S3Store(made.settings.s3)
+    objects.ensure_bucket()
+    publish(objects, tiny_bundle)
+    ensure_topics(made.settings)
+    return made
+
+
+@contextmanager
+def ray_head(line: Line, log: Path, folder: str) -> Iterator[None]:
+    words = [
+        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--node-ip-address={HEAD}",
+        f"--port={line.ports['gcs']}", "--dashboard-host=127.0.0.1", f"--dashboard-port={line.ports['dashboard']}",
+        "--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={folder}",
+        "--min-worker-port=0", "--max-worker-port=0",
+        f"--dashboard-agent-listen-port={line.ports['agent']}",
+    ]  # fmt: skip
+    with log.open("w") as file:
+        head = subprocess.Popen(words, cwd=ROOT, env=line.environment, stdout=file, stderr=file, start_new_session=True)
+        try:
+            begun = time.monotonic()
+            while "will now block" not in log.read_text():
+                assert head.poll() is None, log.read_text()
+                assert time.monotonic() - begun < 120, log.read_text()
+                time.sleep(0.2)
+            yield
+        finally:
+            head.send_signal(signal.SIGTERM)
+            try:
+                head.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(head.pid, signal.SIGKILL)
+                head.wait(10)
+
+
+def ask(
+    line: Line, path: str, token: str | None, *, scheme: str = "https", body: bytes | None = None
+) -> tuple[int, bytes]:
+    context = ssl.create_default_context(cafile=str(line.authority.cert))
+    headers = {"authorization": f"Bearer {token}"} if token else {}
+    request = urllib.request.Request(f"{scheme}://127.0.0.1:{line.ports['rest']}{path}", data=body, headers=headers)
+    try:
+        with urllib.request.urlopen(request, timeout=60, context=context if scheme == "https" else None) as answer:
+            return answer.status, answer.read()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read()
+
+
+def test_a_line_behind_every_door(line: Line, tmp_path: Path) -> None:
+    # Paths of sockets are short.
+    log = tmp_path / "ray.log"
+    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder, ray_head(line, log, folder):
+        served = line.linewatch("serve")
+        assert served.returncode == 0, served.stdout + served.stderr + (tmp_path / "ray.log").read_text()
+        assert "REST at https://" in served.stdout + served.stderr
+
+        score = "/v1/products/bottle/score"
+        status, body = ask(line, score, TOKEN, body=texture(1))
+        assert (status, json.loads(body)["product"]) == (200, "bottle")
+        assert ask(line, score, None, body=texture(1))[0] == 401
+        assert ask(line, score, "wrong-token-0123456789", body=texture(1))[0] == 401
+        assert ask(line, "/metrics", None)[0] == 401
+        assert ask(line, "/healthz", None)[0] == 200
+        with pytest.raises(OSError, match=r"(?i)reset|closed|abort|remote|empty"):
+            ask(line, "/healthz", None, scheme="http")
+        said: list[str] = []
+        # What a terminal asks, by the certificate itself.
+        watch_once(line, said)
+        assert said == []
+
+        stream = RealLine(line.settings, S3Store(line.settings.s3))
+        stream.send([message(f"img-{number}", texture(number)) for number in range(6)])
+        begun = time.monotonic()
+        while stream.committed() < 6:
+            assert time.monotonic() - begun < 120, "six images"
+            time.sleep(0.2)
+        assert len(stream.events()) == 6
+
+        for told in (
+            line.linewatch("serve", RAY_AUTH_TOKEN="another-token-0123456789"),
+            line.linewatch("serve", without=("RAY_USE_TLS",)),
+        ):
+            assert told.returncode == 1
+            # Before it may be what Ray's own code writes there.
+            assert told.stderr.strip().splitlines()[-1].startswith("Error: no Ray cluster at"), told.stderr
+        refused = line.linewatch("serve", without=("LINEWATCH_SERVING__TOKENS_FILE",))
+        assert refused.returncode == 1
+        assert "is reached from other machines: set LINEWATCH_SERVING__TOKENS" in refused.stderr
+        down = line.linewatch("serve", "--down")
+        assert down.returncode == 0, down.stderr
+    assert not [one for one in line.secrets if one in (tmp_path / "ray.log").read_text()]
+
+
+def watch_once(line: Line, said: list[str]) -> None:
+    import threading
+
+    stop = threading.Event()
+
+    def say(what: str) -> None:
+        said.append(what)
+
+    threading.Timer(5.0, stop.set).start()
+    watch(f"https://127.0.0.1:{line.ports['rest']}", say, stop, line.environment["LINEWATCH_SERVING__TLS_CERT_FILE"])
