@@ -39,13 +39,14 @@ def cluster(tansu: "Plant", tmp_path_factory: pytest.TempPathFactory) -> Iterato
         "LINEWATCH_S3__ACCESS_KEY": settings.s3.access_key.get_secret_value(),
         "LINEWATCH_S3__SECRET_KEY": settings.s3.secret_key.get_secret_value(),
         "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": secrets.token_urlsafe(16),
+        # Ray reads it once in a process, and another test may have begun with one.
+        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", secrets.token_urlsafe(16)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
     before = dict(os.environ)
     with ExitStack() as stack:
-        stack.callback(lambda: (os.environ.clear(), os.environ.update(before)))
+        stack.callback(lambda: _put_back(before))
         os.environ.update(ours)
         address, nodes = stack.enter_context(ray_cluster(4, 1, None, tmp_path_factory.mktemp("ray")))
         values = settings.public()
@@ -60,6 +61,12 @@ def cluster(tansu: "Plant", tmp_path_factory: pytest.TempPathFactory) -> Iterato
             Datasets(store).ingest(folder, product, limits=ImageLimits())
         stack.enter_context(ray_session(settings))
         yield settings, nodes
+
+
+def _put_back(before: dict[str, str]) -> None:
+    token = os.environ["RAY_AUTH_TOKEN"]
+    os.environ.clear()
+    os.environ.update(before | {"RAY_AUTH_TOKEN": token})
 
 
 def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluster: tuple[Settings, Nodes]) -> None:
