@@ -87,7 +87,10 @@ class Plant:
                 "secret_key": self.servers.secret_key,
             },
         }
-        return Settings(**{key: {**ours.get(key, {}), **sections.get(key, {})} for key in {**ours, **sections}})
+        from tests.pipeline.environment import no_settings_in_the_environment
+
+        with no_settings_in_the_environment():
+            return Settings(**{key: {**ours.get(key, {}), **sections.get(key, {})} for key in {**ours, **sections}})
 
     def store(self, settings: Settings) -> S3Store:
         from pipeline.storage.store import S3Store

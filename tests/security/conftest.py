@@ -23,7 +23,7 @@ from pipeline.kafka.clients import admin_client
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import S3, Settings
 from tests.pipeline.alone import ACCESS, SECRET, alone
-from tests.pipeline.environment import clean_environment
+from tests.pipeline.environment import clean_environment, no_settings_in_the_environment
 from tests.security.pki import Authority
 from tests.security.secured_kafka import PLAIN_PASSWORD, SecuredKafka, set_password
 from tests.security.secured_seaweedfs import SecuredSeaweedFS
@@ -50,7 +50,8 @@ class Doors:
         first = {"bootstrap_servers": self.broker.endpoint, "group": name, "delivery": "exactly_once"}
         topics = {"prefix": name, "partitions": 2}
         ours = {"kafka": first | (kafka or {}), "topics": topics, **sections}
-        return Settings(**ours)  # type: ignore[arg-type]
+        with no_settings_in_the_environment():
+            return Settings(**ours)  # type: ignore[arg-type]
 
     def through(self, way: str, settings: Settings, **changes: Any) -> Settings:
         """The same settings by another way in, as the account "plant"."""
