@@ -28,7 +28,13 @@ from tests.pipeline.real_line import RealLine
 from tests.pipeline.tiny import message, publish, texture
 from tests.security.conftest import Doors, s3
 
-pytestmark = [pytest.mark.servers, pytest.mark.apache, pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.servers,
+    pytest.mark.apache,
+    pytest.mark.ray,
+    pytest.mark.timeout(1200),
+    pytest.mark.filterwarnings("ignore"),
+]
 HEAD = "127.0.0.2"
 TOKEN, RAY_TOKEN = "rest-token-" + "0123456789", "ray-token-" + "0123456789"
 ROOT = Path(__file__).parents[2]

@@ -24,7 +24,7 @@ from tests.pipeline.tiny import texture
 if TYPE_CHECKING:
     from tests.conftest import Plant
 
-pytestmark = [pytest.mark.ray, pytest.mark.filterwarnings("ignore")]
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
 PRODUCTS = ("bolt", "cap", "disc", "plate")
 
