@@ -275,7 +275,7 @@ def reading(images: int, repeats: int, json_file: Path | None) -> None:
 def large(images: int, workers: int, size: int, steps: int, json_file: Path | None) -> None:
     """Measure what a fit of very many images holds in memory, beside that of half as many.
 
-    What has no room in memory lies in temporary files under TMPDIR: at 256 px some 22 GB for 20,000 images.
+    What has no room in memory lies in temporary files under TMPDIR: at 256 px some 16 GB for 20,000 images.
 
     \b
     Example:  linewatch bench large --json large.json

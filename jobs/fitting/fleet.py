@@ -3,7 +3,7 @@
 A lane dies alone. What it held goes back to the board; a new lane begins where there is room, on a node that came
 meanwhile, too. A lane of several workers, who share one large fit, is a worker group of Ray Train. One of a single
 worker is a Ray task: a trainer for it would be five processes and most of a gigabyte beside it, on the node that the
-run was started from, and half a minute (docs/benchmarks.md).
+run was started from, and slow to begin (docs/benchmarks.md).
 """
 
 import itertools
