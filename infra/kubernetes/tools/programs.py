@@ -77,7 +77,7 @@ def bin_dir() -> Path:
 
 
 def module_dir() -> Path:
-    """KubeRay's sources: its CustomResourceDefinitions and the rights of its operator."""
+    """KubeRay's CustomResourceDefinitions and its operator's rights, and Kubernetes' own description of its API."""
     return tools_dir() / "kuberay"
 
 
@@ -93,5 +93,5 @@ def notes() -> dict[str, dict[str, str]]:
 def missing() -> list[str]:
     """Names of what is not in the cache yet; empty where a cluster can be started."""
     noted = notes()
-    wanted = [*(each.name for each in PROGRAMS), *FETCHED, "kuberay", "base.tar"]
+    wanted = [*(each.name for each in PROGRAMS), *FETCHED, "kuberay", "pause"]
     return [name for name in wanted if name not in noted]
