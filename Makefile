@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kafka-python clean
+.PHONY: help install demo test check chaos minio prometheus kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,9 @@ chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGE
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+prometheus: $(STAMP)  ## Build Prometheus and promtool with Go into the cache (about 5 minutes): the tests of rules need them
+	@$(VENV)/bin/linewatch local build-prometheus
 
 # --no-deps, and all else from $(VENV): only the client is another.
 OTHER := build/kafka-python
