@@ -25,6 +25,7 @@ from pipeline.stream.inspector import Inspector
 from pipeline.stream.worker import StreamWorker
 from pipeline.telemetry import metrics
 from pipeline.telemetry.logs import set_up_logging
+from pipeline.telemetry.traces import close_traces, set_up_traces
 
 APPLICATION = "linewatch"
 DEPLOYMENT = "Inspection"
@@ -38,6 +39,7 @@ class Inspection:
         global _replica
         settings = _with_threads(Settings.received(values))  # secrets come from this process's environment
         set_up_logging(settings.serving.log_format)
+        set_up_traces()
         metrics.healthy_at.set(time.time())  # until the first check: loading models takes its time
         require_door(settings.serving)  # here the tokens are this process's own
         self.inspector = Inspector(settings, S3Store(settings.s3))
@@ -67,6 +69,7 @@ class Inspection:
         if hasattr(self, "worker"):  # or the constructor failed before there was anything to stop
             self.worker.stop()
             self.inspector.champions.close()
+            close_traces()
 
 
 def _rank() -> int:

@@ -32,7 +32,7 @@ CAMERAS = 12
 class ClusterLine:
     def __init__(self, settings: Settings, session: RaySession, nodes: Nodes, stream: RealLine) -> None:
         self.settings, self.session, self.nodes, self._stream = settings, session, nodes, stream
-        self.sent = 0
+        self.sent, self._broken = 0, 0
         self._pictures = [texture(seed, spot=seed % 4 == 0) for seed in range(8)]
 
     def send(self, count: int) -> None:
@@ -44,8 +44,13 @@ class ClusterLine:
         self._stream.send(images)
         self.sent += count
 
+    def send_broken(self) -> None:
+        """One that becomes a dead letter; it is not among those that are `sent`."""
+        self._stream.send([message(f"broken-{time.monotonic_ns()}", b"no image")])
+        self._broken += 1
+
     def committed(self) -> int:
-        return self._stream.committed()
+        return self._stream.committed() - self._broken
 
     def inspect(self, count: int, eventually: Callable[..., None]) -> None:
         self.send(count)
