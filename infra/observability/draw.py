@@ -6,13 +6,15 @@ from typing import Any
 
 from grafana_foundation_sdk.builders import common, dashboard, prometheus, stat, timeseries
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import LegendDisplayMode
+from grafana_foundation_sdk.cog.plugins import register_default_plugins
+from grafana_foundation_sdk.models.common import BigValueGraphMode, LegendDisplayMode
 from grafana_foundation_sdk.models.dashboard import Dashboard, DataSourceRef, VariableRefresh
 
 from infra.observability.panels import BOARDS, Board, Panel
 
 FOLDER = Path(__file__).parent / "dashboards"
 WIDTH, HEIGHT, STAT_WIDTH, STAT_HEIGHT = 12, 8, 6, 5
+register_default_plugins()  # or panels' options and queries are decoded as whatever they are
 _SOURCE = DataSourceRef(type_val="prometheus", uid="$datasource")
 
 
@@ -66,10 +68,10 @@ def _dashboard(board: Board) -> Any:
 def _panel(panel: Panel) -> Any:
     made: Any
     if panel.kind == "stat":
-        made = stat.Panel().span(STAT_WIDTH).height(STAT_HEIGHT)
+        made = stat.Panel().span(STAT_WIDTH).height(STAT_HEIGHT).graph_mode(BigValueGraphMode.AREA)
     else:
         legend = common.VizLegendOptions().show_legend(True).display_mode(LegendDisplayMode.LIST)
-        made = timeseries.Panel().span(WIDTH).height(HEIGHT).legend(legend)
+        made = timeseries.Panel().span(WIDTH).height(HEIGHT).legend(legend).line_width(1)
     made = made.title(panel.title).unit(panel.unit).datasource(_SOURCE)
     if panel.about:
         made = made.description(panel.about)
