@@ -234,6 +234,7 @@ class Manifest(_Record):
     def describe(self) -> list[str]:
         """Calibration, and what else a fit found out, each in words."""
         told = [self.calibration.describe()]
+        told += [self.preprocessing.exposure.describe()] if self.preprocessing.exposure else []
         told += [self.preprocessing.registration.describe()] if self.preprocessing.registration else []
         told += [self.bearing.describe()] if self.bearing else []
         told += [self.ignore.describe()] if self.ignore else []
