@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kafka-python clean
+.PHONY: help install demo test check chaos minio kube-tools chart kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,15 @@ chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGE
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+kube-tools: $(STAMP)  ## Build a Kubernetes with KubeRay into the cache (11 minutes on two idle cores)
+	@$(VENV)/bin/python -m infra.kubernetes.tools
+
+HELM ?= helm
+chart:  ## Package the Helm chart, with the alert rules, into build/: HELM=/path/to/helm
+	@rm -rf build/chart && mkdir -p build && cp -r infra/kubernetes/chart build/chart
+	@if [ -d infra/observability/rules ]; then cp -r infra/observability/rules build/chart/rules; fi
+	@$(HELM) package build/chart --destination build
 
 # --no-deps, and all else from $(VENV): only the client is another.
 OTHER := build/kafka-python
