@@ -23,7 +23,12 @@ words+=(--build-arg REVISION="$(git rev-parse HEAD 2> /dev/null || echo unknown)
 words+=(--build-arg CREATED="$(date -u +%Y-%m-%dT%H:%M:%SZ)")
 [ "$variant" = cpu ] || words+=(--build-arg GPUS=all)
 [ -z "${BASE:-}" ] || words+=(--build-arg BASE="$BASE")
-[ -z "${TORCH_INDEX_URL:-}" ] || words+=(--build-arg TORCH_INDEX_URL="$TORCH_INDEX_URL")
+if [ -n "${TORCH_INDEX_URL:-}" ]; then # a build argument would be in the image's history
+    index=$(mktemp)
+    trap 'rm -f "$index"' EXIT
+    echo "$TORCH_INDEX_URL" > "$index"
+    words+=(--secret id=torch_index,src="$index")
+fi
 [ -z "${PIP_CONF:-}" ] || words+=(--secret id=pip.conf,src="$PIP_CONF")
 [ -z "${CA:-}" ] || words+=(--secret id=ca,src="$CA")
 [ -z "${NETWORK:-}" ] || words+=(--network "$NETWORK")
@@ -35,4 +40,4 @@ DOCKER_BUILDKIT=1 "$engine" "${words[@]}" .
 size=$("$engine" image inspect --format '{{.Size}}' "$tag")
 user=$("$engine" image inspect --format '{{.Config.User}}' "$tag")
 echo "image $tag: $((size / 1000000)) MB, built in $((SECONDS - start)) s, runs as $user"
-exec $here/check.sh "$engine" "$tag"
+$here/check.sh "$engine" "$tag"

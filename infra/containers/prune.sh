@@ -7,6 +7,8 @@ before=$(du -sm . | cut -f1)
 for name in matplotlib numpy pandas pyarrow ray scipy sympy networkx; do
     [ ! -d "$name" ] || find "$name" -type d -name tests -prune -exec rm -rf {} +
 done
-rm -rf torch/include torch/bin nvidia/*/include ray/jars
+# Of pycryptodome's tests because they hold private keys; of torch's programs one is needed.
+rm -rf Crypto/SelfTest torch/include nvidia/*/include ray/jars
+find torch/bin -type f ! -name torch_shm_manager -delete
 "$1"/bin/python -m pip uninstall --quiet --yes setuptools pip || "$1"/bin/python -m pip uninstall --quiet --yes pip
 echo "pruned: $before MB -> $(du -sm . | cut -f1) MB"
