@@ -3,8 +3,8 @@
 # The folder is its owner's alone. The files in it are readable, for a container's user is another; no one else gets to them.
 set -euo pipefail
 cd "$(dirname "$0")"
-folder=${SECRETS:-secrets}
-mkdir -p "$folder"
+folder=secrets
+mkdir -p "$folder" data
 chmod 700 "$folder"
 cd "$folder"
 draw() { [ -s "$1" ] || (openssl rand -hex "$2" > "$1" && chmod 444 "$1"); }

@@ -25,7 +25,7 @@ TOKENS = re.compile(
     rb"|://[^/\s:@'\"<>{}$%*]+:[^/\s:@'\"<>{}$%*]{6,}@[a-z0-9][a-z0-9.-]+\.[a-z]{2,}"
 )
 # As documentation writes it.
-PLACEHOLDER = re.compile(rb"://(my)?user(name)?:(my)?pass(word|wd)?@", re.IGNORECASE)
+PLACEHOLDER = re.compile(rb"://((my)?user(name)?:(my)?pass(word|wd)?|REDACTED:REDACTED)@", re.IGNORECASE)
 NAMES = re.compile(
     r"(^|/)(pip\.conf|\.netrc|\.pypirc|\.npmrc|\.git-credentials|id_(rsa|ed25519|ecdsa)|direct_url\.json)$"
 )
