@@ -37,6 +37,8 @@ case $engine in *podman) words+=(--format docker --layers --ignorefile $here/Con
 
 start=$SECONDS
 DOCKER_BUILDKIT=1 "$engine" "${words[@]}" .
+made=$("$engine" image inspect --format '{{index .Config.Labels "linewatch.variant"}}' "$tag")
+[ "$made" = "$variant" ] || { echo "the engine's cache gave the variant '$made', not '$variant'" >&2; exit 1; }
 size=$("$engine" image inspect --format '{{.Size}}' "$tag")
 user=$("$engine" image inspect --format '{{.Config.User}}' "$tag")
 echo "image $tag: $((size / 1000000)) MB, built in $((SECONDS - start)) s, runs as $user"
