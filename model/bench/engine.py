@@ -21,7 +21,7 @@ from model.bench.subject import Subject
 from model.engine.backend import Backend
 from model.engine.choice import BackendName, make_backend
 from model.engine.engine import Engine
-from model.engine.precision import MOST_SHIFT, shift
+from model.engine.precision import MOST_SHIFT, TRIAL_IMAGES, shift
 from model.fitting.options import MOST_SCORE_SHIFT
 from model.images.frames import Frame, read_frame
 from model.manifest import ModelBundle
@@ -158,12 +158,20 @@ def measure_agreement(subject: Subject, modes: Sequence[OurMode], options: Engin
     """By how much the scores of each mode that rounds nothing to int8 differ from PyTorch's in float32 on the CPU."""
     frames = subject.frames[:AGREEING]
 
-    def scores(mode: OurMode) -> list[float]:
-        return [one.score for one in mode.engine(len(frames), options.threads).score(frames, ["bench"] * len(frames))]
+    keys = ["bench"] * len(frames)
 
-    exact = scores(OurMode("exact", "torch", make_backend("torch", "cpu"), subject.bundle))
-    shifts = {mode.name: float(f"{shift(scores(mode), exact):.3g}") for mode in modes if mode.precision != "int8"}
-    described = {mode.name: mode.backend.describe() for mode in modes}
+    def scores(mode: OurMode) -> tuple[list[float], dict[str, object]]:
+        engine = mode.engine(len(frames), options.threads)
+        for _ in range(2):  # the first images of a product get the exact score
+            engine.score(frames, keys)
+        return [one.score for one in engine.score(frames, keys)], mode.backend.describe()
+
+    exact, _ = scores(OurMode("exact", "torch", make_backend("torch", "cpu"), subject.bundle))
+    shifts, described = {}, {}
+    for mode in modes:
+        if mode.precision != "int8":
+            found, described[mode.name] = scores(mode)
+            shifts[mode.name] = float(f"{shift(found, exact):.3g}")
     return {"largest_shift_of_a_score": shifts, "bound": MOST_SHIFT, "described": described}
 
 
@@ -207,7 +215,8 @@ def measure_hundred_products(
     rng = np.random.default_rng(0)
     order = [place for _ in range(batch) for place in rng.permutation(products)]
     hundred = scoring(engine, subject.frames, batch, [keys[place] for place in order])
-    hundred(math.ceil(products / batch))  # every student has run before memory is looked at
+    # Every student has run before memory is looked at, and its trial is over where it has one.
+    hundred((1 if options.device == "cpu" else TRIAL_IMAGES) * math.ceil(products / batch))
     loaded = resident_bytes()
     runs = {"one_product": one, "hundred_products": hundred}
     rates = interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)

@@ -21,13 +21,9 @@ MapsToCome = Callable[[], list[np.ndarray]]
 
 
 class LoadedStudent(Protocol):
-    """A product's student, ready on the device.
-
-    bytes: what it keeps in memory. precision: what it computes in; students of one share a pass of the teacher.
-    """
+    """A product's student, ready on the device. bytes: what it keeps in memory."""
 
     bytes: int
-    precision: str
 
 
 class Backend(Protocol):

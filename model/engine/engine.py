@@ -17,7 +17,7 @@ import logging
 import threading
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,7 +29,7 @@ from model.images.frames import Frame
 from model.images.ignored import Cover
 from model.images.registration import Pose, moved_along, straightened
 from model.images.tiles import parts, whole
-from model.manifest import Manifest, ModelBundle, Preprocessing
+from model.manifest import Manifest, ModelBundle, Preprocessing, TeacherKey
 from model.verdict.scored import Scored, scored
 
 log = logging.getLogger(__name__)
@@ -165,9 +165,9 @@ class Engine:
 
     def _chunks(self, residents: Sequence[_Resident]) -> Iterator[list[int]]:
         """Rows that can share a pass of the teacher, at most batch_size of them, each student's side by side."""
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[TeacherKey, list[int]] = {}
         for row, resident in enumerate(residents):
-            groups.setdefault((resident.manifest.teacher_key, resident.student.precision), []).append(row)
+            groups.setdefault(resident.manifest.teacher_key, []).append(row)
         for rows in groups.values():
             start = 0
             while start < len(rows):

@@ -165,8 +165,6 @@ class Int8Teacher:
 class OpenVINOStudent:
     """A product's compiled student. bytes: resident memory, see _COPIES. given: what calls take besides the levels."""
 
-    precision = "as compiled"  # an int8 teacher is its own pass already (Manifest.teacher_key)
-
     def __init__(self, graph: Graph, size: int, given: list[np.ndarray]) -> None:
         self.graph = graph
         self.bytes = size

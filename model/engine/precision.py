@@ -1,7 +1,8 @@
-"""Whether a product may compute in less than float32: seen when it is loaded, by what that does to scores.
+"""Whether a product may compute in less than float32: by what that does to scores.
 
-Drawn images stand for the product's own, which a version does not carry. They find what a precision breaks (a range
-that overflows, channels that a product magnifies); what good images lose is measured in docs/gpu.md.
+When it is loaded, drawn images stand for the product's own, which a version does not carry: they find what a precision
+breaks, say a range that overflows. They are far from good, where a score moves least. What good images lose is seen on
+the product's first ones (TorchStudent).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ GPU_PRECISIONS = (torch.float16, torch.bfloat16, torch.float32)
 """Tried in turn. float16 is as fast as bfloat16 and rounds eight times more finely, which standardised targets need:
 they magnify what a teacher loses in channels that hardly vary. bfloat16 has float32's range where float16 overflows.
 """
+TRIAL_IMAGES = 16
 NAMES = {torch.float32: "float32", torch.float16: "float16", torch.bfloat16: "bfloat16"}
 _WAVES = (3, 5, 8, 13, 21, 34)
 
@@ -45,4 +47,4 @@ def golden_frames(size: int) -> list[Frame]:
 def shift(scores: Sequence[float], exact: Sequence[float]) -> float:
     """The largest share by which a score differs from its exact one; infinite where one is no number."""
     shares = [abs(one / other - 1) for one, other in zip(scores, exact, strict=True)]
-    return max(shares) if all(map(math.isfinite, shares)) else math.inf
+    return max(shares, default=0.0) if all(map(math.isfinite, shares)) else math.inf

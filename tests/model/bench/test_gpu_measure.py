@@ -26,12 +26,12 @@ ABSENT = ("ray", "kafka", "minio", "rich", "click", "fastapi", "scipy", "sklearn
 
 @pytest.fixture
 def bare(tmp_path: Path) -> dict[str, str]:
-    """An environment in which whoever imports one of these fails, and leaves a trace of it."""
-    for name in ABSENT:
-        (tmp_path / f"{name}.py").write_text(
-            f"open({str(tmp_path / 'imported')!r}, 'a').write({name!r} + ' ')\nraise ImportError('not here')\n"
-        )
-    given = {"PYTHONPATH": str(tmp_path), "PYTHON": sys.executable, "PEER": "false", "OMP_NUM_THREADS": "1"}
+    """An environment that has none of these, for every process that the script starts."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text(
+        f"import sys\nsys.modules.update(dict.fromkeys({ABSENT!r}))\nopen({str(tmp_path / 'bare')!r}, 'a').write('.')\n"
+    )
+    given = {"PYTHONPATH": str(tmp_path / "site"), "PYTHON": sys.executable, "PEER": "false", "OMP_NUM_THREADS": "1"}
     return {**os.environ, **given}
 
 
@@ -42,7 +42,7 @@ def _run(*arguments: str, env: dict[str, str]) -> subprocess.CompletedProcess[st
 def test_the_dry_run_measures_everything_with_the_detectors_needs_alone(bare: dict[str, str], tmp_path: Path) -> None:
     ran = _run("--dry-run", "--out", str(tmp_path / "out"), env=bare)
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert not (tmp_path / "imported").exists(), (tmp_path / "imported").read_text()
+    assert len((tmp_path / "bare").read_text()) >= 4  # the script's check, the measurement, its replica, the summary
     report = json.loads((tmp_path / "out" / "lite0.json").read_text())
     assert report["device"] == "rehearsal"
     assert set(report["batches"]) == {"1", "2"}
@@ -59,10 +59,10 @@ def test_the_dry_run_measures_everything_with_the_detectors_needs_alone(bare: di
     assert report["replicas"]["images_per_s_of_replicas"]["1"] > 0
     shifts = report["agreement"]["largest_shift_of_a_score"]
     assert shifts["ours_torch"] < 1e-4
-    assert 0 < shifts["ours_torch_fp16"] < 0.1
+    assert shifts["ours_torch_fp16"] <= 0.03  # or float32 was taken
     described = report["agreement"]["described"]["ours_torch_fp16"]
     assert described["recorded"] > 0
-    assert described["products_loaded"]
+    assert sum(described["products"].values()) == 1
     assert report["nvjpeg"] == {"skipped": "nvJPEG decodes on CUDA devices"}
     for told in (
         "from JPEG bytes to masks",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +14,7 @@ import torch
 from model import Engine, Frame, ModelBundle
 from model.engine import torch_backend
 from model.engine.device import CPU, Mark, Rehearsal
-from model.engine.precision import MOST_SHIFT, golden_frames, shift
+from model.engine.precision import golden_frames, shift
 from model.engine.replays import Bucketed, Mould, bucket, buckets, in_one_block
 from model.engine.serving_form import serving_form
 from model.engine.staging import BUFFERS, Staging
@@ -228,41 +228,58 @@ def test_weights_rounded_once_are_those_that_autocast_rounds(bundle: ModelBundle
     assert torch.equal(*found)
 
 
-def test_a_precision_that_moves_scores_too_far_is_not_taken_and_that_is_told(
+def test_a_precision_that_moves_scores_of_golden_images_too_far_is_not_taken(
+    bundle: ModelBundle, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = TorchBackend("cpu", torch.float16, torch.float32)
+    student = kept.load(bundle)
+    assert kept.describe()["products"] == {"float16": 1}
+    assert not caplog.text
+    monkeypatch.setattr(torch_backend, "MOST_SHIFT", 0.0)
+    refused = TorchBackend("cpu", torch.float16, torch.bfloat16, torch.float32)
+    exact = refused.load(bundle)
+    assert refused.describe()["products"] == {"float32": 1}
+    assert exact.bytes < student.bytes  # which keeps both until its images have decided
+    for precision in ("float16", "bfloat16"):
+        assert f"disc/ does not compute in {precision}: it moves scores of golden images by" in caplog.text
+
+
+@pytest.mark.parametrize("device", ["cpu", "rehearsal"])
+def test_the_first_good_images_of_a_product_decide_and_get_the_exact_score(
+    device: str,
     bundle: ModelBundle,
     other_bundle: ModelBundle,
     good_frames: list[Frame],
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    kept = TorchBackend("cpu", torch.float16, torch.float32)
-    assert kept.load(bundle).precision == "float16"
-    assert kept.describe()["products_loaded"] == {"float16": 1}
+    seen, keys = good_frames[16:], ["a", "b"] * 4
+    exact = [one.score for one in _engine(TorchBackend("cpu"), bundle, other_bundle).score(seen, keys)]
+
+    monkeypatch.setattr(torch_backend, "TRIAL_IMAGES", 4)  # of each of two products in each call
+    backend = TorchBackend(device, torch.float16, torch.float32)
+    engine = _engine(backend, bundle, other_bundle, batch_size=8)
+    monkeypatch.setattr(torch_backend, "MOST_SHIFT", 1.0)
+    first, then = ([one.score for one in engine.score(seen, keys)] for _ in range(2))
+    assert first == pytest.approx(exact, rel=1e-5)
+    assert then != pytest.approx(exact, rel=1e-5)
+    assert backend.describe()["products"] == {"float16": 2}
     assert not caplog.text
 
+    backend = TorchBackend(device, torch.float16, torch.float32)
+    engine = _engine(backend, bundle, other_bundle, batch_size=8)
+    engine.warm("a")
+    engine.warm("b")  # gray frames do not look good, and decide nothing
+    assert backend.describe()["products"] == {"float16": 2}
     monkeypatch.setattr(torch_backend, "MOST_SHIFT", 0.0)
-    refused = TorchBackend("cpu", torch.float16, torch.bfloat16, torch.float32)
-    student = refused.load(bundle)
-    assert student.precision == "float32"
-    for precision in ("float16", "bfloat16"):
-        assert f"disc/ does not compute in {precision}: it moves scores of golden images by" in caplog.text
-
-    # One product in float16 and one in float32 in one batch: each scores as it does alone.
-    monkeypatch.setattr(torch_backend, "MOST_SHIFT", MOST_SHIFT)
-    kept.load = lambda given, load=kept.load: load(given) if given is bundle else _exact(load, given, monkeypatch)  # type: ignore[method-assign,misc]
-    engine = _engine(kept, bundle, other_bundle, batch_size=8)
-    mixed = engine.score(good_frames[:6], ["a", "b"] * 3)
-    alone = [engine.score([frame], [key])[0] for frame, key in zip(good_frames, ["a", "b"] * 3, strict=False)]
-    assert [one.score for one in mixed] == pytest.approx([one.score for one in alone], rel=1e-2)
-    exact = _engine(TorchBackend("cpu"), bundle, other_bundle).score(good_frames[:6], ["a", "b"] * 3)
-    assert [one.score for one in mixed[1::2]] == pytest.approx([one.score for one in exact[1::2]], rel=1e-5)
-    assert mixed[0].score != exact[0].score
-
-
-def _exact(load: Callable[[ModelBundle], Any], given: ModelBundle, monkeypatch: pytest.MonkeyPatch) -> Any:
-    with monkeypatch.context() as patch:
-        patch.setattr(torch_backend, "MOST_SHIFT", 0.0)
-        return load(given)
+    assert [one.score for one in engine.score(seen[:1], ["a"])] == pytest.approx(exact[:1], rel=1e-5)
+    assert "disc/ computes in float32 from now on: float16 moves scores of its images by" in caplog.text
+    assert backend.describe()["products"] == {"float16": 1, "float32": 1}
+    monkeypatch.setattr(torch_backend, "MOST_SHIFT", 1.0)
+    engine.score(seen, keys)  # the other one's trial ends
+    mixed = [one.score for one in engine.score(seen, keys)]  # a batch of both precisions
+    assert mixed[::2] == pytest.approx(exact[::2], rel=1e-5)
+    assert mixed[1::2] != pytest.approx(exact[1::2], rel=1e-5)
 
 
 def test_a_score_that_is_no_number_is_no_small_shift() -> None:
