@@ -63,14 +63,19 @@ def measure_stages(subject: Subject, mode: OurMode, batch: int, options: EngineO
         seconds["host: cut and encoded"].append(_cutting(results))
     each = {name: round(1e3 * statistics.median(found) / batch, 4) for name, found in seconds.items()}
     on_device = {name: ms for name, ms in each.items() if name.startswith("device")}
+    limit = _limit(each["host: launched"], sum(on_device.values()))
     return {
         "mode": mode.name,
         "batch": batch,
         "by": "CUDA events" if on_gpu else "clock",
         "ms_per_image": each,
         "longest_on_device": max(on_device, key=lambda name: on_device[name]),
-        "limited_by": "the host's launches" if each["host: launched"] > sum(on_device.values()) else "the device",
+        "limited_by": limit if on_gpu else "the processor, which is both",
     }
+
+
+def _limit(launched_ms: float, device_ms: float) -> str:
+    return "the host's launches" if launched_ms > device_ms else "the device"
 
 
 def _decoding(subject: Subject, batch: int) -> float:
