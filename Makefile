@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kafka-python clean
+.PHONY: help install demo test check chaos upgrade-test minio kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ test: check  ## Check, then every test, on real servers that the tests start; or
 ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
 else
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
 	@$(VENV)/bin/python -m pytest -m alone
 endif
 
@@ -43,6 +43,9 @@ SEED ?= 0
 JSON ?= chaos.json
 chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGES=100000 SEED=0 JSON=chaos.json
 	@$(VENV)/bin/linewatch chaos --images $(IMAGES) --seed $(SEED) --json $(JSON) --folder chaos-$(SEED)-$(IMAGES) $(ARGS)
+
+upgrade-test: $(STAMP)  ## Upgrade a running line from an older commit and roll it back: FROM=COMMIT [default: the release before]
+	@$(if $(FROM),LINEWATCH_UPGRADE_FROM=$(FROM)) $(VENV)/bin/python -m pytest -s -m upgrade tests/upgrade $(ARGS)
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
