@@ -29,12 +29,12 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-# Two at a time, but for what a plant shows by the clock; its tests are marked as `alone`.
+# Three at a time, for a third of it is waiting; but not what a plant shows by the clock: those are marked as `alone`.
 test: check  ## Check, then every test, on real servers that the tests start; or ARGS="tests/model -k tiles"
 ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
 else
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
 	@$(VENV)/bin/python -m pytest -m alone
 endif
 
