@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kube-tools chart image server-images compose-test kafka-python clean
+.PHONY: help install demo test check chaos minio kube-tools chart image server-images compose-test upgrade-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,12 +29,12 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-# Two at a time, but for what a plant shows by the clock; its tests are marked as `alone`.
+# Three at a time, for a third of it is waiting; but not what a plant shows by the clock: those are marked as `alone`.
 test: check  ## Check, then every test, on real servers that the tests start; or ARGS="tests/model -k tiles"
 ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
 else
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
 	@$(VENV)/bin/python -m pytest -m alone
 endif
 
@@ -43,6 +43,9 @@ SEED ?= 0
 JSON ?= chaos.json
 chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGES=100000 SEED=0 JSON=chaos.json
 	@$(VENV)/bin/linewatch chaos --images $(IMAGES) --seed $(SEED) --json $(JSON) --folder chaos-$(SEED)-$(IMAGES) $(ARGS)
+
+upgrade-test: $(STAMP)  ## Upgrade a running line from an older commit and roll it back: FROM=COMMIT [default: the release before]
+	@$(if $(FROM),LINEWATCH_UPGRADE_FROM=$(FROM)) $(VENV)/bin/python -m pytest -s -m upgrade tests/upgrade $(ARGS)
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
