@@ -53,6 +53,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Scheduling(config, log)
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files: the dear ones first, so that none begins a long one when the others are done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(_text(item.path)))
+
+
+def _place(text: str) -> int:
+    """All that start Ray are one process's work, the longest; what starts servers follows; quick ones fill the end."""
+    marks = ("pytest.mark.ray", "pytest.mark.servers")
+    return next((place for place, mark in enumerate(marks) if mark in text), len(marks))
+
+
 @cache
 def _text(file: Path) -> str:
     return file.read_text()

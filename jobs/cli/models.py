@@ -30,19 +30,27 @@ def list_versions(config: Path | None, product: str | None) -> None:
     from rich.table import Table
 
     from jobs.session.connect import load_settings, open_store
+    from pipeline.errors import RegistryError
     from pipeline.storage.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
+    unread: list[str] = []
     table = Table("product", "version", "serves", "created", "images", "threshold", "false rejects", "parent", box=None)
     for name in [product] if product else registry.products():
         alias = registry.champion_or_none(name)
         champion = alias.champion.version if alias else None
         for version in registry.versions(name):
-            manifest = registry.manifest(name, version)
+            serves = "champion" if version == champion else ""
+            try:
+                manifest = registry.manifest(name, version)
+            except RegistryError as error:  # of a later release, say: the others are shown all the same
+                table.add_row(name, version, serves)
+                unread.append(str(error))
+                continue
             table.add_row(
                 name,
                 version,
-                "champion" if version == champion else "",
+                serves,
                 f"{manifest.created:%Y-%m-%d %H:%M}",
                 str(manifest.training.images),
                 f"{manifest.calibration.threshold:.4g}",
@@ -53,6 +61,8 @@ def list_versions(config: Path | None, product: str | None) -> None:
         click.echo(f"no versions{f' of {product}' if product else ''} yet: 'linewatch fit PRODUCT' makes one")
         return
     Console(width=None if Console().is_terminal else 200).print(table)
+    for reason in unread:
+        click.echo(f"! {reason}", err=True)
 
 
 def _stated(calibration: "Calibration") -> str:

@@ -7,12 +7,12 @@ longer to start than the group takes to notice the death.
 """
 
 import logging
-import re
 from contextlib import closing
 
 from kafka.errors import KafkaError
 
 from pipeline.kafka.clients import admin_client, make_producer
+from pipeline.kafka.member_names import is_member_name
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -28,7 +28,6 @@ def end_left_open(settings: Settings, own: str) -> list[str]:
     Raises:
         BrokerUnavailable: no broker answers.
     """
-    ours = re.compile(re.escape(settings.kafka.group) + r"-\d+")
     with admin_client(settings) as admin:
         try:
             listed = admin.list_transactions(
@@ -38,7 +37,7 @@ def end_left_open(settings: Settings, own: str) -> list[str]:
             log.info("open transactions can't be listed (%s): waiting for their timeout", type(error).__name__)
             return []
     found = sorted({one.transactional_id for some in listed.values() for one in some})
-    ended = [name for name in found if ours.fullmatch(name) and name != own]
+    ended = [name for name in found if is_member_name(settings.kafka.group, name) and name != own]
     for name in ended:
         log.warning("ending the transaction that the dead member %s left open", name)
         with closing(make_producer(settings, transactional_id=name)) as producer:

@@ -22,8 +22,9 @@ TOO_LARGE = (MessageSizeTooLargeError, RecordListTooLargeError)
 class Publisher:
     """Used from one thread at a time."""
 
-    def __init__(self, settings: Settings, *, rank: Callable[[], int], exactly_once: bool, lookout: Lookout) -> None:
-        self._settings, self._rank, self._exactly_once, self._lookout = settings, rank, exactly_once, lookout
+    def __init__(self, settings: Settings, *, name: Callable[[], str], exactly_once: bool, lookout: Lookout) -> None:
+        """name: the transactional id, now."""
+        self._settings, self._name, self._exactly_once, self._lookout = settings, name, exactly_once, lookout
         self.transactional_id = ""
         self._batch_bytes = 0
         self.producer = self._open()
@@ -112,7 +113,7 @@ class Publisher:
         self._batch_bytes = self._lookout.batch_bytes
         if not self._exactly_once:
             return make_producer(self._settings, batch_size=self._batch_bytes)
-        self.transactional_id = f"{self._settings.kafka.group}-{self._rank()}"
+        self.transactional_id = self._name()
         producer = make_producer(
             self._settings,
             transactional_id=self.transactional_id,

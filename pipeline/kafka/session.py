@@ -25,6 +25,7 @@ from pipeline.kafka.gaps import Place, Places, position_of, start_of
 from pipeline.kafka.held_up import HeldUp
 from pipeline.kafka.left_open import end_left_open
 from pipeline.kafka.lookout import Lookout
+from pipeline.kafka.member_names import member_name
 from pipeline.kafka.membership import Membership, lives
 from pipeline.kafka.publisher import Publisher
 from pipeline.kafka.reading import UnreadableBatch
@@ -48,12 +49,13 @@ MOST_BATCHES_IN_FLIGHT = 8
 class KafkaSession:
     """Exactly once where the broker's transactions work, else at least once (publish, flush, commit)."""
 
-    def __init__(self, settings: Settings, *, rank: Callable[[], int], exactly_once: bool) -> None:
+    def __init__(self, settings: Settings, *, rank: Callable[[], int], exactly_once: bool, cluster: str = "") -> None:
         """Joins the group.
 
         Args:
             rank: of the replica, now: Serve may change it. With the group's name it makes the transactional id, so
                 that a restarted replica fences its own past and ends its open transaction at once.
+            cluster: within which ranks are unique; replicas of another cluster may be members of the same group.
 
         Raises:
             BrokerUnavailable: no broker answers.
@@ -76,9 +78,10 @@ class KafkaSession:
         self._lease_numbers = itertools.count(1)
         self._paused = False
         self._publish_thread = ThreadPoolExecutor(1, thread_name_prefix="publish")
-        instance = f"{settings.kafka.group}-{rank()}" if settings.kafka.static_membership else None
+        name = partial(member_name, settings.kafka.group, rank, cluster)
+        instance = name() if settings.kafka.static_membership else None
         with broker_answers(settings):
-            self._publisher = Publisher(settings, rank=rank, exactly_once=exactly_once, lookout=self._lookout)
+            self._publisher = Publisher(settings, name=name, exactly_once=exactly_once, lookout=self._lookout)
             try:
                 self._member = Membership(settings, self._process, instance, self)
                 self._consumer = self._held_up.consumer = self._member.consumer

@@ -8,6 +8,7 @@ import os
 import time
 from typing import Any
 
+import ray
 from ray import serve
 
 from pipeline.serving import node
@@ -15,6 +16,7 @@ from pipeline.serving import node
 # isort: split
 # After `node`: where counts are kept is fixed by the import of what counts.
 from pipeline.errors import ServingError
+from pipeline.kafka.member_names import cluster_mark
 from pipeline.kafka.session import KafkaSession
 from pipeline.serving.door import require_door
 from pipeline.serving.exporter import ensure_exporter, targets
@@ -44,7 +46,8 @@ class Inspection:
         require_door(settings.serving)  # here the tokens are this process's own
         self.inspector = Inspector(settings, S3Store(settings.s3))
         self.worker = StreamWorker(
-            self.inspector, lambda: KafkaSession(settings, rank=_rank, exactly_once=exactly_once)
+            self.inspector,
+            lambda: KafkaSession(settings, rank=_rank, exactly_once=exactly_once, cluster=_cluster()),
         )
         self.inspector.champions.preload()
         self.inspector.champions.watch()
@@ -76,6 +79,11 @@ def _rank() -> int:
     """This replica's number among those that live; Serve hands on the numbers of replicas that are gone."""
     rank: int = serve.get_replica_context().rank.rank
     return rank
+
+
+def _cluster() -> str:
+    """Of this Ray cluster: another, such as its successor during an upgrade of Ray, hands the same ranks out again."""
+    return cluster_mark(ray.get_runtime_context().get_session_name())
 
 
 def _with_threads(settings: Settings) -> Settings:
