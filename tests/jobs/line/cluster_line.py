@@ -30,8 +30,12 @@ CAMERAS = 12
 
 
 class ClusterLine:
-    def __init__(self, settings: Settings, session: RaySession, nodes: Nodes, stream: RealLine) -> None:
+    def __init__(
+        self, settings: Settings, session: RaySession, nodes: Nodes, stream: RealLine, environment: dict[str, str]
+    ) -> None:
+        """environment: of the nodes' processes."""
         self.settings, self.session, self.nodes, self._stream = settings, session, nodes, stream
+        self._environment = environment
         self.sent, self._broken = 0, 0
         self._pictures = [texture(seed, spot=seed % 4 == 0) for seed in range(8)]
 
@@ -48,6 +52,14 @@ class ClusterLine:
         """One that becomes a dead letter; it is not among those that are `sent`."""
         self._stream.send([message(f"broken-{time.monotonic_ns()}", b"no image")])
         self._broken += 1
+
+    def add_node(self) -> None:
+        before = dict(os.environ)
+        os.environ.update(self._environment)  # a test of its own process has no secrets of the plant
+        try:
+            self.nodes.add()
+        finally:
+            _put_back(before)
 
     def committed(self) -> int:
         return self._stream.committed() - self._broken
@@ -124,7 +136,7 @@ def cluster_line(
         session = stack.enter_context(ray_session(settings))
         stack.callback(shut_down)
         deploy(settings, session, exactly_once=True, timeout_s=START_S)
-        yield ClusterLine(settings, session, workers, RealLine(settings, store))
+        yield ClusterLine(settings, session, workers, RealLine(settings, store), ours)
 
 
 def _put_back(before: dict[str, str]) -> None:

@@ -98,7 +98,7 @@ def test_a_node_that_dies_is_no_target_any_more_and_a_new_one_is(
     before = line.addresses()
     gone = line.nodes.kill(0.0)
     until(lambda: not any(gone in target for target in targets()), 120, "the dead node is no target")
-    line.nodes.add()
+    line.add_node()
     until(lambda: len(targets()) == NODES, 240, "the new node is a target")
     assert set(line.addresses()) - set(before)
     rest = {address: scraped(address)["linewatch_images_total"] for address in line.addresses() if address in before}

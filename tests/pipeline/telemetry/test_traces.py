@@ -14,7 +14,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from pipeline.telemetry import traces
-from tests.pipeline.line import Line, running
+from tests.pipeline.line import EVENTS, MASKS, Line, running
 from tests.pipeline.tiny import TRACE, texture
 
 CAMERA_TRACE, CAMERA_SPAN = TRACE.split("-")[1:3]
@@ -102,10 +102,10 @@ def test_an_image_is_traced_from_its_camera_to_its_event(line: Line, eventually,
     assert told["linewatch.event"] == event.event_id
     assert told["linewatch.verdict"] == event.verdict
     assert told["linewatch.camera"] == "/plant/cam0"
-    assert "UnreadableImage" in broken.status.message
+    assert "UnsupportedFormat" in broken.status.message
     # Events and masks carry the span on, so that who reads them is its child.
     goes_on = f"00-{CAMERA_TRACE}-{whole.span_id.hex()}-01"
-    for topic in (line.settings.topics.events, line.settings.topics.masks):
+    for topic in (EVENTS, MASKS):
         (headers,) = [dict(record.headers) for record in line.broker.read(topic)]
         assert headers["traceparent"].decode() == goes_on
 
