@@ -1,7 +1,6 @@
 """A line on a Ray cluster of several nodes, one replica a node, and what the metrics of all of them add up to."""
 
 import os
-import secrets
 import time
 import urllib.error
 import urllib.request
@@ -119,8 +118,6 @@ def cluster_line(
     ours = {
         "LINEWATCH_S3__ACCESS_KEY": settings.s3.access_key.get_secret_value(),
         "LINEWATCH_S3__SECRET_KEY": settings.s3.secret_key.get_secret_value(),
-        "RAY_AUTH_MODE": "token",
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", secrets.token_urlsafe(16)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
@@ -140,9 +137,8 @@ def cluster_line(
 
 
 def _put_back(before: dict[str, str]) -> None:
-    token = os.environ["RAY_AUTH_TOKEN"]  # Ray reads it once in a process
     os.environ.clear()
-    os.environ.update(before | {"RAY_AUTH_TOKEN": token})
+    os.environ.update(before)
 
 
 def until(holds: Callable[[], bool], within_s: float, what: str) -> None:
