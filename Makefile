@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kube-tools chart image server-images compose-test upgrade-test kafka-python clean
+.PHONY: help install demo test check chaos minio prometheus kube-tools chart image server-images compose-test upgrade-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -49,6 +49,9 @@ upgrade-test: $(STAMP)  ## Upgrade a running line from an older commit and roll 
 
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+prometheus: $(STAMP)  ## Build Prometheus and promtool with Go into the cache (about 5 minutes): the tests of rules need them
+	@$(VENV)/bin/linewatch local build-prometheus
 
 kube-tools: $(STAMP)  ## Build a Kubernetes with KubeRay into the cache (11 minutes on two idle cores)
 	@$(VENV)/bin/python -m infra.kubernetes.tools

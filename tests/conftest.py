@@ -6,6 +6,8 @@ Imports of linewatch wait until they are needed: the tests of model/ run on mach
 from __future__ import annotations
 
 import itertools
+import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Ray reads once in a process how to authenticate, as late as when it is imported: here, whoever imports it first.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(16))
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
     for name in ("read_text", "open_text"):
         config.addinivalue_line("filterwarnings", f"ignore:{name} is deprecated:DeprecationWarning")

@@ -140,9 +140,12 @@ def schedule(config: Path | None, once: str | None) -> None:
           source: /data/bottle/good
           cron: "0 3 * * *"
     """
+    from prometheus_client import generate_latest
+
     from jobs.fitting.schedule import Outcome, Schedule, retrain
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
+    from pipeline.serving.metrics_server import MetricsServer
 
     settings = load_settings(config)
     store = open_store(settings)
@@ -163,6 +166,11 @@ def schedule(config: Path | None, once: str | None) -> None:
         if due:
             screen.say(f"{outcome.product}: next run {due:%Y-%m-%d %H:%M:%S}")
 
+    if settings.training.metrics_port:
+        server = MetricsServer(
+            settings.training.metrics_host, settings.training.metrics_port, settings.serving.tls, generate_latest
+        )
+        screen.say(f"metrics at {server.ready()}/metrics")
     running.start()
     for product, due in running.next_runs().items():
         screen.say(f"{product}: next run {due:%Y-%m-%d %H:%M:%S}")

@@ -44,7 +44,7 @@ class Line:
     """The environment of the plant's processes, its ports and its secrets."""
 
     def __init__(self, doors: Doors, store: Server, folder: Path) -> None:
-        self.ports = head_ports() | {"rest": free_port()}
+        self.ports = head_ports() | {"rest": free_port(), "metrics": free_port()}
         self.settings = doors.through("mtls", doors.settings(s3=s3(store, doors.authority).model_dump()))
         self.settings = self.settings.model_copy(update={"s3": s3(store, doors.authority)})
         self.authority, self.folder = doors.authority, folder
@@ -71,6 +71,7 @@ class Line:
             "SERVING__RAY_ADDRESS": f"{HEAD}:{self.ports['gcs']}",
             "SERVING__HOST": "0.0.0.0",
             "SERVING__PORT": str(self.ports["rest"]),
+            "SERVING__METRICS_PORT": str(self.ports["metrics"]),
             "SERVING__TLS_CERT_FILE": str(cert),
             "SERVING__TLS_KEY_FILE": str(key),
         }
@@ -113,16 +114,28 @@ def line(doors: Doors, store: Server, tmp_path: Path, tiny_bundle: ModelBundle) 
 
 
 def ask(
-    line: Line, path: str, token: str | None, *, scheme: str = "https", body: bytes | None = None
+    line: Line,
+    path: str,
+    token: str | None,
+    *,
+    scheme: str = "https",
+    body: bytes | None = None,
+    at: str = "",
 ) -> tuple[int, bytes]:
     context = ssl.create_default_context(cafile=str(line.authority.cert))
+    context.check_hostname = not at  # the certificate names the address of REST
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{scheme}://127.0.0.1:{line.ports['rest']}{path}", data=body, headers=headers)
+    at = at or f"127.0.0.1:{line.ports['rest']}"
+    request = urllib.request.Request(f"{scheme}://{at}{path}", data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60, context=context if scheme == "https" else None) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
+
+
+def ask_metrics(line: Line, token: str | None) -> tuple[int, bytes]:
+    return ask(line, "/metrics", token, at=f"{HEAD}:{line.ports['metrics']}")
 
 
 def test_a_line_behind_every_door(line: Line, tmp_path: Path) -> None:
@@ -141,7 +154,12 @@ def test_a_line_behind_every_door(line: Line, tmp_path: Path) -> None:
         assert (status, json.loads(body)["product"]) == (200, "bottle")
         assert ask(line, score, None, body=texture(1))[0] == 401
         assert ask(line, score, "wrong-token-0123456789", body=texture(1))[0] == 401
-        assert ask(line, "/metrics", None)[0] == 401
+        assert ask(line, "/metrics/targets", None)[0] == 401
+        (told,) = json.loads(ask(line, "/metrics/targets", TOKEN)[1])
+        assert told == {"targets": [f"{HEAD}:{line.ports['metrics']}"], "labels": {"__scheme__": "https"}}
+        assert ask_metrics(line, None)[0] == 401
+        status, text = ask_metrics(line, TOKEN)
+        assert (status, b"linewatch_replicas 1.0" in text) == (200, True)
         assert ask(line, "/healthz", None)[0] == 200
         with pytest.raises(OSError, match=r"(?i)reset|closed|abort|remote|empty"):
             ask(line, "/healthz", None, scheme="http")
