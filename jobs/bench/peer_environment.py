@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from infra.local.cache import cache_dir, filling
-from pipeline.errors import LinewatchError
+from model.bench.peer import PeerError
 
 ANOMALIB = "2.7.0"
 # As measured in docs/benchmarks.md. torch is the one that linewatch pins, so that both sides run the same.
@@ -30,10 +30,6 @@ REQUIREMENTS = (
 NEEDED_BYTES = 7 << 30
 INSTALL_TIMEOUT_S = 3600
 _MADE = "made-of.txt"
-
-
-class PeerError(LinewatchError):
-    """The peer can't be installed, or failed to do what it was asked."""
 
 
 def peer_folder() -> Path:

@@ -7,8 +7,8 @@ from pathlib import Path
 from rich.table import Table
 
 from jobs.bench.beside import beside_anomalib, write_report
-from jobs.bench.peer_environment import PeerError
 from jobs.session.progress import Screen
+from model.bench.peer import PeerError
 from model.bench.random_teacher import SHAPES
 from model.bench.runs import Report, TrainRun, run_train
 
@@ -28,7 +28,7 @@ def bench_train(run: TrainRun, peer: str | None, json_file: Path | None, command
             f"anomalib's ReverseDistillation has no decoder for {run.fit.backbone}; take one of "
             f"{', '.join(SHAPES)}, or leave --peer out"
         )
-    with beside_anomalib(peer, "Measuring the training", screen) as (other, on_progress):
+    with beside_anomalib(peer, "Measuring the training", run.device, screen) as (other, on_progress):
         report = {"command": command, **run_train(run, other, on_progress)}
     write_report(report, json_file, screen)
     _show(report, screen)

@@ -250,6 +250,7 @@ def _settings(run: ChaosRun, ray_address: str) -> Settings:
                 "max_replicas_per_node": run.replicas_per_node,
                 "ray_address": ray_address,
                 "port": 0,
+                "metrics_port": 0,
                 "log_format": "json",
             },
         }

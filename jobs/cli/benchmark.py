@@ -68,7 +68,7 @@ def _shared(command: Any) -> Any:
     help="What fits are to bear, as fit.tolerate: light=30%,shift_px=6.  [default: small ranges]",
 )  # fmt: skip
 @click.option(
-    "--exposure", type=click.Choice(["off", "image", "border"]), default="off", show_default=True,
+    "--exposure", type=click.Choice(["auto", "off", "image", "border"]), default="auto", show_default=True,
     help="Bring images' light to that of the good ones, as fit.exposure.",
 )  # fmt: skip
 @click.option("--align", is_flag=True, help="Bring parts to one place first where it helps, as fit.align.")
@@ -120,7 +120,12 @@ def benchmark(
     from jobs.benchmark.page import write_worst
     from jobs.benchmark.tables import figures, markdown, shifted_table
 
-    changes = {"--tiles": tiles, "--exposure": exposure != "off", "--align": align, "--workers": workers > 1}
+    changes = {
+        "--tiles": tiles,
+        "--exposure": exposure in ("image", "border"),
+        "--align": align,
+        "--workers": workers > 1,
+    }
     if (changed := [name for name, given in changes.items() if given]) and (plain := PLAIN & {*methods}):
         names = ", ".join(sorted(plain))
         raise click.UsageError(f"{names}: sees whole images as they are: leave out {' and '.join(changed)}, or it")

@@ -14,6 +14,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 from rich.text import Text
 
+from infra.local import prometheus
 from infra.local.build_minio import USUAL_S, build_minio
 from infra.local.choice import KafkaKind, S3Kind
 from infra.local.errors import LocalServersError
@@ -219,17 +220,35 @@ def build_minio_command() -> None:
     if cached_minio().exists():
         click.echo(f"MinIO is built already: {cached_minio()}")
         return
+    click.echo(f"Built {_building('MinIO', USUAL_S, build_minio)}")
+
+
+@local.command("build-prometheus")
+@plain_errors
+def build_prometheus_command() -> None:
+    """Build Prometheus and promtool with Go (about 5 minutes, once).
+
+    They try the rules, the dashboards and the metrics of this checkout; a line does not need them.
+
+    \b
+    Example:
+      linewatch local build-prometheus
+    """
+    click.echo(f"Built {_building('Prometheus', prometheus.USUAL_S, prometheus.build_prometheus)}")
+
+
+def _building(name: str, usual_s: float, build: Callable[[Callable[[float], None]], Path]) -> Path:
     columns = (
-        TextColumn("Building MinIO with Go"),
+        TextColumn(f"Building {name} with Go"),
         BarColumn(),
         TimeElapsedColumn(),
         TextColumn("{task.fields[hint]}"),
     )
     with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=1.0, hint=f"usually about {USUAL_S // 60 + 1} minutes on two cores")
-        built = build_minio(lambda share: bar.update(task, completed=share))
+        task = bar.add_task("", total=1.0, hint=f"usually about {usual_s // 60 + 1:.0f} minutes on two cores")
+        built = build(lambda share: bar.update(task, completed=share))
         bar.update(task, completed=1.0, hint="done")
-    click.echo(f"Built {built}")
+    return built
 
 
 def _refuse_to_swap(running: LocalServers, kafka: str, s3: str, brokers: str | None, data_dir: Path) -> None:

@@ -30,19 +30,27 @@ def list_versions(config: Path | None, product: str | None) -> None:
     from rich.table import Table
 
     from jobs.session.connect import load_settings, open_store
+    from pipeline.errors import RegistryError
     from pipeline.storage.registry import Registry
 
     registry = Registry(open_store(load_settings(config)))
+    unread: list[str] = []
     table = Table("product", "version", "serves", "created", "images", "threshold", "false rejects", "parent", box=None)
     for name in [product] if product else registry.products():
         alias = registry.champion_or_none(name)
         champion = alias.champion.version if alias else None
         for version in registry.versions(name):
-            manifest = registry.manifest(name, version)
+            serves = "champion" if version == champion else ""
+            try:
+                manifest = registry.manifest(name, version)
+            except RegistryError as error:  # of a later release, say: the others are shown all the same
+                table.add_row(name, version, serves)
+                unread.append(str(error))
+                continue
             table.add_row(
                 name,
                 version,
-                "champion" if version == champion else "",
+                serves,
                 f"{manifest.created:%Y-%m-%d %H:%M}",
                 str(manifest.training.images),
                 f"{manifest.calibration.threshold:.4g}",
@@ -53,6 +61,8 @@ def list_versions(config: Path | None, product: str | None) -> None:
         click.echo(f"no versions{f' of {product}' if product else ''} yet: 'linewatch fit PRODUCT' makes one")
         return
     Console(width=None if Console().is_terminal else 200).print(table)
+    for reason in unread:
+        click.echo(f"! {reason}", err=True)
 
 
 def _stated(calibration: "Calibration") -> str:
@@ -130,9 +140,12 @@ def schedule(config: Path | None, once: str | None) -> None:
           source: /data/bottle/good
           cron: "0 3 * * *"
     """
+    from prometheus_client import generate_latest
+
     from jobs.fitting.schedule import Outcome, Schedule, retrain
     from jobs.session.connect import load_settings, open_store
     from jobs.session.progress import Screen
+    from pipeline.serving.metrics_server import MetricsServer
 
     settings = load_settings(config)
     store = open_store(settings)
@@ -153,6 +166,11 @@ def schedule(config: Path | None, once: str | None) -> None:
         if due:
             screen.say(f"{outcome.product}: next run {due:%Y-%m-%d %H:%M:%S}")
 
+    if settings.training.metrics_port:
+        server = MetricsServer(
+            settings.training.metrics_host, settings.training.metrics_port, settings.serving.tls, generate_latest
+        )
+        screen.say(f"metrics at {server.ready()}/metrics")
     running.start()
     for product, due in running.next_runs().items():
         screen.say(f"{product}: next run {due:%Y-%m-%d %H:%M:%S}")

@@ -32,7 +32,7 @@ def serve(
     them off it again. The configuration sent is the whole of that cluster's Serve applications.
 
     Each replica consumes camera images from Kafka, scores them, and publishes events and masks in one transaction;
-    the same replicas answer POST /v1/products/P/score, /healthz and /metrics.
+    the same replicas answer POST /v1/products/P/score and /healthz. Each node answers /metrics on serving.metrics_port.
 
     \b
     Example:  linewatch serve --replicas 2
@@ -69,7 +69,7 @@ def serve(
 
 
 def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
-    from jobs.line.deploy import delivery, deploy, rest_address, shut_down
+    from jobs.line.deploy import delivery, deploy, metrics_addresses, rest_address, shut_down
     from jobs.line.watch import watch
     from jobs.session.ray_session import ray_session
 
@@ -80,6 +80,7 @@ def _serve(settings: "Settings", screen: "Screen", roll: bool) -> None:
             generation = datetime.now(UTC).isoformat() if roll else ""
             deploy(settings, session, exactly_once=broker.aborts_hidden, generation=generation, say=step.say)
         screen.say(f"REST at {rest_address(session)}, Ray's dashboard at {session.dashboard}")
+        screen.say(f"metrics at {', '.join(metrics_addresses(session, screen.say))}")
         if not session.private:
             screen.say("the replicas stay on the cluster; 'linewatch serve --down' takes them off it")
             return

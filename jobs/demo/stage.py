@@ -84,7 +84,7 @@ def _settings(options: DemoOptions, servers: LocalServers, products: list[DemoPr
     return Settings.from_values(
         {
             "stream": {"heat_maps": "always"},
-            "serving": {"port": 0},
+            "serving": {"port": 0, "metrics_port": 0},
             "topics": {"partitions": 4},
             "fit": fit,
             "products": {

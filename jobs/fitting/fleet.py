@@ -142,7 +142,9 @@ class Fleet:
         gpus, cpus = (self._settings.training.gpus, 1) if room.gpu else (0.0, threads)
         remote: Any = ray.remote
         if workers == 1:
-            place = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+            # One CPU, as a slot is counted, and not its threads: beside replicas it would wait for ever for so many.
+            own = 1 if room.gpu else self._settings.training.cpus or 1
+            place = {"num_cpus": own, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
             ended = remote(**ALONE, **place)(self._loop).remote(config)
         else:
             each = {"CPU": cpus, "GPU": gpus} if room.gpu else {"CPU": cpus}

@@ -2,6 +2,7 @@
 
 import logging
 import re
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -20,7 +21,9 @@ from jobs.session.progress import Beat
 from pipeline.errors import LinewatchError, SettingsError
 from pipeline.settings import Settings
 from pipeline.storage.store import ObjectStore
+from pipeline.telemetry import metrics
 
+OUTCOMES = ("promoted", "refused", "nothing new", "failed")
 WEEKDAYS = ("sun", "mon", "tue", "wed", "thu", "fri", "sat") * 2  # twice: a range may run over the week's end
 CRON_FIELDS = ("minute", "hour", "day", "month", "day_of_week")
 log = logging.getLogger(__name__)
@@ -31,7 +34,7 @@ class Outcome:
     """What one due run did."""
 
     product: str
-    status: str  # "promoted", "refused", "nothing new" or "failed"
+    status: str  # one of OUTCOMES
     version: str | None = None
     new_images: int = 0
     refused_files: int = 0
@@ -118,6 +121,8 @@ class Schedule:
             job_defaults={"coalesce": True, "max_instances": 1, "misfire_grace_time": 3600},
         )
         for product in self.products():
+            for outcome in OUTCOMES:  # a counter that begins with its first event hides it
+                metrics.fits.labels(product, outcome)
             self._scheduler.add_job(self._due, _trigger(product, settings), args=[product], id=product, name=product)
 
     def products(self) -> Sequence[str]:
@@ -135,6 +140,8 @@ class Schedule:
 
     def start(self) -> None:
         self._scheduler.start()
+        for product in self.products():
+            self._tell_due(product)
 
     def next_runs(self) -> dict[str, datetime]:
         return {job.id: job.next_run_time for job in self._scheduler.get_jobs()}
@@ -143,7 +150,12 @@ class Schedule:
         """Wait for a run in progress, begin no other."""
         self._scheduler.shutdown(wait=True)
 
+    def _tell_due(self, product: str) -> None:
+        if due := self.next_runs().get(product):
+            metrics.fit_due_at.labels(product).set(due.timestamp())
+
     def _due(self, product: str) -> None:
+        begun = time.monotonic()
         try:
             outcome = retrain(self._settings, self._store, product, self._on_beat)
         except LinewatchError as error:
@@ -151,6 +163,9 @@ class Schedule:
         except Exception as error:  # the next due run must come, whatever this one met
             log.exception("the scheduled run of %s failed", product)
             outcome = Outcome(product, "failed", reasons=[f"{type(error).__name__}: {error}"])
+        metrics.fits.labels(product, outcome.status).inc()
+        metrics.fit_seconds.labels(product).observe(time.monotonic() - begun)
+        self._tell_due(product)
         self._on_outcome(outcome)
 
 

@@ -43,8 +43,8 @@ def deploy(
     from pipeline.serving.deployment import APPLICATION, serve_config
 
     ensure_topics(settings)
-    if settings.serving.port == 0:
-        settings = settings.model_copy(update={"serving": settings.serving.model_copy(update={"port": free_port()})})
+    drawn = {name: free_port() for name in ("port", "metrics_port") if getattr(settings.serving, name) == 0}
+    settings = settings.model_copy(update={"serving": settings.serving.model_copy(update=drawn)})
     client = _client(session)
     metrics_folder = f"{session.folder}/linewatch-metrics"
     config = serve_config(settings, exactly_once=exactly_once, metrics_folder=metrics_folder, generation=generation)
@@ -98,11 +98,24 @@ def rest_address(session: RaySession) -> str:
     return f"{scheme}://{options.get('host', '127.0.0.1')}:{options.get('port')}"
 
 
+def metrics_addresses(session: RaySession, say: Callable[[str], None]) -> list[str]:
+    """URLs of the metrics of every node with replicas; says which of them nobody answers."""
+    from pipeline.serving.exporter import refusals, targets
+
+    for refusal in refusals():
+        say(f"! no metrics: {refusal}")
+    scheme = rest_address(session).partition(":")[0]
+    return [f"{scheme}://{target}/metrics" for target in targets()]
+
+
 def shut_down() -> None:
     """Let every replica finish and commit its batch, then end Serve."""
     from ray import serve
 
+    from pipeline.serving.exporter import end_exporters
+
     serve.shutdown()
+    end_exporters()
 
 
 def withdraw() -> None:
@@ -110,8 +123,10 @@ def withdraw() -> None:
     from ray import serve
 
     from pipeline.serving.deployment import APPLICATION
+    from pipeline.serving.exporter import end_exporters
 
     serve.delete(APPLICATION)
+    end_exporters()
 
 
 def _client(session: RaySession) -> Any:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib.util
 import math
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Literal
 
@@ -18,18 +19,27 @@ from model.bench.interleaved import OnRepeat, Rates, Run, interleaved, ratio
 from model.bench.machine import resident_bytes
 from model.bench.subject import Subject
 from model.engine.backend import Backend
-from model.engine.choice import make_backend
+from model.engine.choice import BackendName, make_backend
 from model.engine.engine import Engine
+from model.engine.precision import MOST_SHIFT, TRIAL_IMAGES, shift
 from model.fitting.options import MOST_SCORE_SHIFT
 from model.images.frames import Frame, read_frame
 from model.manifest import ModelBundle
 from model.maps.resampling import upsample
 from model.verdict.masks import cut
 from model.verdict.pictures import encode_mask_png
+from model.verdict.scored import Scored
 
 PRODUCTS = 100
 MOST_STUDENT_BYTES = 8 << 30
 """A hundred students larger than this are not loaded for a measurement."""
+
+STAGES = 3
+"""Of the stream's worker, each at another batch."""
+AGREEING = 16
+"""Images whose scores are compared."""
+QUEUED = 8
+"""Batches in a call of the engine, where a queue is measured."""
 
 Precision = Literal["fp32", "fp16", "int8"]
 
@@ -39,29 +49,43 @@ OfBatch = Callable[[int], Run]
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """seconds: of one repeat of one mode. threads: for every mode alike."""
+    """seconds: of one repeat of one mode. threads: for every mode alike. device: cpu, cuda or rehearsal (make_backend).
+
+    replicas: so many processes are measured side by side, each count by itself; none are measured without. products:
+    of the stream of many.
+    """
 
     threads: int
     repeats: int = 7
     seconds: float = 1.0
     device: str = "cpu"
+    replicas: tuple[int, ...] = ()
+    products: int = PRODUCTS
+
+    @property
+    def torch_device(self) -> str:
+        """Where what is not ours computes: a fit, a plain product."""
+        return "cpu" if self.device == "rehearsal" else self.device
 
 
 class OurMode:
     """One backend under the engine, and the model that it gets.
 
-    accepted: whether int8 keeps its bound; none where that is no question.
+    backend_name: by which another process makes the same. accepted: whether int8 keeps its bound; none where that is
+    no question.
     """
 
     def __init__(
         self,
         name: str,
+        backend_name: BackendName,
         backend: Backend,
         bundle: ModelBundle,
         precision: Precision = "fp32",
         accepted: bool | None = None,
     ) -> None:
         self.name = name
+        self.backend_name = backend_name
         self.backend = backend
         self.bundle = bundle
         self.precision = precision
@@ -80,16 +104,16 @@ class OurMode:
 
 def our_modes(subject: Subject, options: EngineOptions) -> list[OurMode]:
     """Every backend that this machine can run; torch is the reference and comes first."""
-    modes = [OurMode("ours_torch", make_backend("torch", options.device), subject.bundle)]
+    modes = [OurMode("ours_torch", "torch", make_backend("torch", options.device), subject.bundle)]
     if options.device != "cpu":
-        modes.append(OurMode("ours_torch_fp16", make_backend("auto", options.device), subject.bundle, "fp16"))
+        modes.append(OurMode("ours_torch_fp16", "auto", make_backend("auto", options.device), subject.bundle, "fp16"))
     if options.device == "cpu" and importlib.util.find_spec("openvino"):
         backend = make_backend("openvino", "cpu", options.threads)
-        modes.append(OurMode("ours_openvino", backend, subject.bundle))
+        modes.append(OurMode("ours_openvino", "openvino", backend, subject.bundle))
         if subject.int8 and subject.int8.manifest.quantisation:
             shift = subject.int8.manifest.quantisation.score_shift_sd
             kept = shift is not None and shift <= MOST_SCORE_SHIFT
-            modes.append(OurMode("ours_openvino_int8", backend, subject.int8, "int8", kept))
+            modes.append(OurMode("ours_openvino_int8", "openvino", backend, subject.int8, "int8", kept))
     return modes
 
 
@@ -114,6 +138,43 @@ def measure_scoring(
     return interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
 
 
+def measure_queue(
+    subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
+) -> dict[str, Rates]:
+    """One batch a call, which is waited for, against calls of several: there a GPU never waits for the host."""
+    engine = mode.engine(batch, options.threads)
+    engine.warm("bench")
+    many = scoring(engine, subject.frames, QUEUED * batch)
+
+    def queued(batches: int) -> float:
+        calls = max(1, batches // QUEUED)
+        return many(calls) * batches / (calls * QUEUED)
+
+    runs = {"a_batch_a_call": scoring(engine, subject.frames, batch), "queued": queued}
+    return interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
+
+
+def measure_agreement(subject: Subject, modes: Sequence[OurMode], options: EngineOptions) -> dict[str, object]:
+    """By how much the scores of each mode that rounds nothing to int8 differ from PyTorch's in float32 on the CPU."""
+    frames = subject.frames[:AGREEING]
+
+    keys = ["bench"] * len(frames)
+
+    def scores(mode: OurMode) -> tuple[list[float], dict[str, object]]:
+        engine = mode.engine(len(frames), options.threads)
+        for _ in range(2):  # the first images of a product get the exact score
+            engine.score(frames, keys)
+        return [one.score for one in engine.score(frames, keys)], mode.backend.describe()
+
+    exact, _ = scores(OurMode("exact", "torch", make_backend("torch", "cpu"), subject.bundle))
+    shifts, described = {}, {}
+    for mode in modes:
+        if mode.precision != "int8":
+            found, described[mode.name] = scores(mode)
+            shifts[mode.name] = float(f"{shift(found, exact):.3g}")
+    return {"largest_shift_of_a_score": shifts, "bound": MOST_SHIFT, "described": described}
+
+
 def measure_bytes_to_mask(
     subject: Subject, mode: OurMode, batch: int, options: EngineOptions, on_repeat: OnRepeat | None = None
 ) -> dict[str, object]:
@@ -122,7 +183,7 @@ def measure_bytes_to_mask(
     with ThreadPoolExecutor(options.threads) as pool:
         runs = {
             "bare_engine": scoring(engine, subject.frames, batch),
-            "bytes_to_mask": _inspecting(engine, subject, batch, pool),
+            "bytes_to_mask": inspecting(engine, subject, batch, pool),
         }
         rates = interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
     flagged = sum(result.verdict != "OK" for result in engine.score(subject.frames, ["bench"] * len(subject.frames)))
@@ -145,15 +206,17 @@ def measure_hundred_products(
     one = scoring(engine, subject.frames, batch)
     one(2)
     before, student = resident_bytes(), engine.memory_bytes
-    if student * PRODUCTS > MOST_STUDENT_BYTES:
-        return {"skipped": f"{PRODUCTS} students of {student:,} bytes are more than {MOST_STUDENT_BYTES:,}"}
-    keys = [f"product-{number}" for number in range(PRODUCTS)]
+    products = options.products
+    if student * products > MOST_STUDENT_BYTES:
+        return {"skipped": f"{products} students of {student:,} bytes are more than {MOST_STUDENT_BYTES:,}"}
+    keys = [f"product-{number}" for number in range(products)]
     for key in keys:
         engine.manifest(key)
     rng = np.random.default_rng(0)
-    order = [place for _ in range(batch) for place in rng.permutation(PRODUCTS)]
+    order = [place for _ in range(batch) for place in rng.permutation(products)]
     hundred = scoring(engine, subject.frames, batch, [keys[place] for place in order])
-    hundred(math.ceil(PRODUCTS / batch))  # every student has run before memory is looked at
+    # Every student has run before memory is looked at, and its trial is over where it has one.
+    hundred((1 if options.device == "cpu" else TRIAL_IMAGES) * math.ceil(products / batch))
     loaded = resident_bytes()
     runs = {"one_product": one, "hundred_products": hundred}
     rates = interleaved(runs, batch, repeats=options.repeats, seconds=options.seconds, on_repeat=on_repeat)
@@ -172,7 +235,9 @@ def measure_hundred_products(
 
 def gflop_per_image(subject: Subject) -> float:
     """Convolutions and matrix products of one image, 2 for a multiply-add, counted in torch on the CPU."""
-    engine = OurMode("counted", make_backend("torch", "cpu"), subject.bundle).engine(1, torch.get_num_threads())
+    engine = OurMode("counted", "torch", make_backend("torch", "cpu"), subject.bundle).engine(
+        1, torch.get_num_threads()
+    )
     engine.warm("bench")
     with FlopCounterMode(display=False) as counter:
         engine.score(subject.frames[:1], ["bench"])
@@ -186,10 +251,10 @@ def peak_tflop_per_s(precision: Precision, options: EngineOptions) -> float | No
     """
     if precision == "int8":
         return None
-    on_gpu = options.device != "cpu"
+    on_gpu = options.device.startswith("cuda")
     side = 8192 if on_gpu else 1024
     dtype = torch.float16 if precision == "fp16" else torch.float32
-    one_NN = torch.randn(side, side, device=options.device, dtype=dtype)
+    one_NN = torch.randn(side, side, device=options.torch_device, dtype=dtype)
 
     def seconds() -> float:
         begun = time.perf_counter()
@@ -213,18 +278,28 @@ def scoring(engine: Engine, frames: Sequence[Frame], batch: int, keys: Sequence[
     return run
 
 
-def _inspecting(engine: Engine, subject: Subject, batch: int, pool: ThreadPoolExecutor) -> Run:
-    """As the stream's worker does it: a batch is decoded by threads, scored at once, and cut by threads."""
+def inspecting(engine: Engine, subject: Subject, batch: int, pool: ThreadPoolExecutor) -> Run:
+    """As the stream's worker does it: a batch is decoded while the one before is scored and the one before that cut."""
     size = subject.frames[0].size
+
+    def decoded(number: int) -> list[Frame]:
+        places = range(number * batch, (number + 1) * batch)
+        return list(pool.map(lambda place: read_frame(subject.jpegs[place % len(subject.jpegs)], size), places))
+
+    def cut_of(scored: Future[list[Scored]]) -> None:
+        list(pool.map(lambda result: encode_mask_png(cut(result).mask), scored.result()))
 
     def run(batches: int) -> float:
         begun = time.perf_counter()
-        for number in range(batches):
-            places = range(number * batch, (number + 1) * batch)
-            files = [subject.jpegs[place % len(subject.jpegs)] for place in places]
-            frames = list(pool.map(lambda data: read_frame(data, size), files))
-            results = engine.score(frames, ["bench"] * batch)
-            list(pool.map(lambda result: encode_mask_png(cut(result).mask), results))
+        under_way: deque[Future[None]] = deque()
+        with ThreadPoolExecutor(1) as scoring_thread, ThreadPoolExecutor(1) as cutting_thread:
+            for number in range(batches):
+                scored = scoring_thread.submit(engine.score, decoded(number), ["bench"] * batch)
+                under_way.append(cutting_thread.submit(cut_of, scored))
+                if len(under_way) == STAGES:
+                    under_way.popleft().result()
+            for last in under_way:
+                last.result()
         return time.perf_counter() - begun
 
     return run

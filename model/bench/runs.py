@@ -21,17 +21,24 @@ from model.bench.engine import (
     OfBatch,
     OurMode,
     gflop_per_image,
+    measure_agreement,
     measure_bytes_to_mask,
     measure_hundred_products,
+    measure_queue,
     measure_scoring,
     our_modes,
     peak_tflop_per_s,
 )
 from model.bench.interleaved import Rates, ratio
 from model.bench.machine import describe_machine, versions
+from model.bench.nvjpeg import measure_nvjpeg
+from model.bench.peaks import peak_of
 from model.bench.random_teacher import random_teacher
-from model.bench.subject import DEFECTIVE_EVERY, drawn_photographs, prepare
+from model.bench.replicas import measure_replicas
+from model.bench.stages import measure_stages
+from model.bench.subject import DEFECTIVE_EVERY, Subject, drawn_photographs, prepare
 from model.bench.train import StepTimes, measure_fit
+from model.engine.torch_backend import TorchBackend
 from model.fitting.options import FitOptions
 from model.fitting.steps import batch_indexes
 from model.images.frames import Frame, read_frame
@@ -73,13 +80,17 @@ class Peer(Protocol):
 
 @dataclass(frozen=True)
 class EngineRun:
-    """photographs: none draws them. batches: the ratios of the report are the smallest over them."""
+    """photographs: none draws them. batches: the ratios of the report are the smallest over them.
+
+    fit_steps: of the model that scores; none takes FIT_STEPS, or one on random weights, for speed is the same.
+    """
 
     backbone: str = "efficientnet_lite0"
     size: int = 256
     batches: tuple[int, ...] = (1, 16)
     photographs: Sequence[bytes] | None = None
     options: EngineOptions = field(default_factory=lambda: EngineOptions(threads=1))
+    fit_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -104,9 +115,9 @@ def run_engine(run: EngineRun, peer: Peer | None = None, on_progress: OnProgress
     ) as weights:  # fmt: skip
         on_progress("drawing photographs", 0, 1)
         jpegs = run.photographs or drawn_photographs(ENGINE_IMAGES, defective_every=DEFECTIVE_EVERY)
-        steps = FIT_STEPS if weights is None else 1
+        steps = run.fit_steps or (FIT_STEPS if weights is None else 1)
         subject = prepare(
-            run.backbone, run.size, jpegs, steps=steps, device=options.device,
+            run.backbone, run.size, jpegs, steps=steps, device=options.torch_device,
             on_step=lambda step: on_progress(f"fitting a model ({step.phase})", step.step, step.steps),
         )  # fmt: skip
         report["gflop_per_image"] = gflop_per_image(subject)
@@ -128,6 +139,15 @@ def run_engine(run: EngineRun, peer: Peer | None = None, on_progress: OnProgress
         peak = peak_tflop_per_s(best.precision, options)
         rate = report["batches"][str(run.batches[-1])]["tflop_per_s"]
         report |= {"peak_tflop_per_s": peak, "share_of_peak": peak and round(rate / peak, 3)}
+        on_progress("stages", 0, 1)
+        in_torch = [mode for mode in modes if isinstance(mode.backend, TorchBackend)]
+        report["stages"] = measure_stages(subject, in_torch[-1], batch, options)
+        report["agreement"] = measure_agreement(subject, modes, options)
+        if options.device != "cpu":
+            report |= _of_a_gpu(subject, best, batch, options, report["gflop_per_image"], on_progress)
+        if options.replicas:
+            on_progress("replicas side by side", 0, 1)
+            report["replicas"] = measure_replicas(subject, best, batch, options.replicas, options)
         report["bytes_to_mask"] = measure_bytes_to_mask(
             subject, best, batch, options, partial(on_progress, "from bytes to masks")
         )
@@ -191,6 +211,23 @@ def _head(backbone: str, size: int, threads: int, device: str) -> Report:
         "size": size,
         "threads": threads,
         "device": device,
+    }
+
+
+def _of_a_gpu(
+    subject: Subject, best: OurMode, batch: int, options: EngineOptions, gflop: float, on_progress: OnProgress
+) -> Report:
+    """A queue's rate and its share of what the card can do; nvJPEG."""
+    queue = measure_queue(subject, best, batch, options, partial(on_progress, "a queue"))
+    tflop_per_s = round(queue["queued"].median * gflop / 1e3, 4)
+    published = peak_of(options.device)
+    peak = published.get("tflop_per_s")
+    rates: Report = {name: rates.as_json() for name, rates in queue.items()}
+    return {
+        "queued": {**rates, "batch": batch, "tflop_per_s": tflop_per_s},
+        "published_peak": published,
+        "share_of_published_peak": round(tflop_per_s / peak, 4) if isinstance(peak, float) else None,
+        "nvjpeg": measure_nvjpeg(subject, batch, options),
     }
 
 

@@ -6,15 +6,19 @@ from typing import Literal
 
 import torch
 
-from model.engine.backend import Backend, TorchBackend
+from model.engine.backend import Backend
+from model.engine.precision import GPU_PRECISIONS
+from model.engine.torch_backend import TorchBackend
 
 BackendName = Literal["auto", "torch", "openvino"]
 
 
 def make_backend(name: BackendName = "auto", device: str = "auto", threads: int | None = None) -> Backend:
-    """auto: on a GPU PyTorch in float16, on a CPU OpenVINO where the package is there, else PyTorch in float32.
+    """auto: on a GPU PyTorch in half precision where scores bear it, on a CPU OpenVINO where the package is there, else
+    PyTorch in float32.
 
-    threads: on the CPU, for OpenVINO; none takes torch's number. Raises ValueError.
+    device: auto, cpu, cuda or cuda:N; rehearsal is a CPU that goes a GPU's way (model/engine/device.py). threads: on
+    the CPU, for OpenVINO; none takes torch's number. Raises ValueError.
     """
     if name not in ("auto", "torch", "openvino"):
         raise ValueError(f"there is no backend {name!r}; choose auto, torch or openvino")
@@ -23,7 +27,7 @@ def make_backend(name: BackendName = "auto", device: str = "auto", threads: int 
     if name == "torch":
         return TorchBackend(device)
     if name == "auto" and device != "cpu":
-        return TorchBackend(device, torch.float16 if device.startswith("cuda") else torch.float32)
+        return TorchBackend(device, *GPU_PRECISIONS)
     # Only here, where it is wanted: the detector works without this package.
     from model.engine import openvino_backend, openvino_graphs
 

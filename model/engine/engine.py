@@ -5,6 +5,9 @@ tiles is as many rows as it has tiles, and one map in the end. Students are kept
 bytes and are loaded again when asked for. REST and the stream share one engine: a lock guards the device, another the
 table of students, and loading (which may fetch from a store) holds neither.
 
+While the device computes one batch, the next is sent to it, and what came before is judged. Waiting for a GPU holds no
+lock: REST and the stream keep it busy together.
+
 Where a batch does not fit into the device's memory, it is halved and scored in parts, and so are those that follow.
 """
 
@@ -12,14 +15,15 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections import OrderedDict
+import time
+from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
-from model.engine.backend import Backend, LoadedStudent
+from model.engine.backend import Backend, LoadedStudent, MapsToCome
 from model.engine.choice import BackendName, make_backend
 from model.images.frames import Frame
 from model.images.ignored import Cover
@@ -30,6 +34,9 @@ from model.verdict.scored import Scored, scored
 
 log = logging.getLogger(__name__)
 _OUT_OF_MEMORY = (MemoryError, torch.cuda.OutOfMemoryError)
+_UNDER_WAY = 2
+"""Batches that the device has been given and that nobody has waited for."""
+_TOLD_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -88,11 +95,18 @@ class Engine:
             return sum(resident.bytes for resident in self._residents.values())
 
     def warm(self, key: str) -> Manifest:
-        """Load if absent and map a gray frame, so that the first real image does not wait. Raises ModelError."""
+        """Load if absent and map gray frames, in every size of batch that needs a first time. Raises ModelError.
+
+        So that the first real images do not wait.
+        """
+        begun = time.perf_counter()
         resident = self._resident(key)
         size = resident.manifest.preprocessing.size
         gray = Frame(np.full((size, size, 3), 128, dtype=np.uint8), width=size, height=size)
-        self._maps([gray], [resident])
+        for count in self._backend.batches(self._batch_size):
+            self._begin([gray] * count, [resident] * count)()
+        took = time.perf_counter() - begun
+        log.log(logging.INFO if took > _TOLD_S else logging.DEBUG, "%s is ready after %.1f s", key, took)
         return resident.manifest
 
     def manifest(self, key: str) -> Manifest:
@@ -109,60 +123,64 @@ class Engine:
         if len(frames) != len(keys):
             raise ValueError(f"{len(frames)} frames and {len(keys)} keys: give one key per frame")
         residents = {key: self._resident(key) for key in dict.fromkeys(keys)}
+        of_frame = [residents[key] for key in keys]
+        poses: dict[int, Pose] = {}
         pieces: list[Frame] = []
         owners: list[int] = []
-        poses: dict[int, Pose] = {}
         for index, (frame, key) in enumerate(zip(frames, keys, strict=True)):
-            preprocessing = residents[key].manifest.preprocessing
-            _check(index, frame, key, preprocessing)
-            if preprocessing.exposure:
-                cover = residents[key].cover
-                frame = preprocessing.exposure.scaled(frame, cover.hidden if cover else None)
-            if preprocessing.registration and preprocessing.registration.on:
-                poses[index] = preprocessing.registration.pose(frame)
-                frame = straightened(frame, poses[index])
-            own = parts(frame, preprocessing.size, preprocessing.tiles, residents[key].cover)
+            own = _pieces(index, frame, key, of_frame[index], poses)
             pieces += own
             owners += [index] * len(own)
+        missing = Counter(owners)
         maps: list[list[np.ndarray]] = [[] for _ in frames]
-        of_piece = [residents[keys[index]] for index in owners]
-        for rows in self._chunks([resident.manifest for resident in of_piece]):
-            # Rows of one image come in order, for its pieces share a group.
-            for row, map_HW in zip(
-                rows, self._maps([pieces[row] for row in rows], [of_piece[row] for row in rows]), strict=True
-            ):
-                maps[owners[row]].append(map_HW)
-        results = []
-        for index, (frame, key, own_maps) in enumerate(zip(frames, keys, maps, strict=True)):
-            manifest, cover = residents[key].manifest, residents[key].cover
-            image_maps = whole(own_maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
-            if index in poses:  # peaks stay as they are: they are calibrated where parts lie alike
-                image_maps = np.stack([moved_along(image_maps[0], poses[index]), *image_maps[1:]])
-            ignored = cover.mask_HW if cover else None
-            results.append(
-                scored(image_maps, manifest.calibration, frame.width, frame.height, ignored, manifest.evidence)
-            )
-        return results
+        results: dict[int, Scored] = {}
 
-    def _chunks(self, manifests: Sequence[Manifest]) -> Iterator[list[int]]:
-        """Rows that can share a pass of the teacher, at most batch_size of them."""
+        def judge(index: int) -> None:
+            results[index] = _judged(frames[index], of_frame[index], maps[index], poses.get(index))
+
+        for rows, found in self._passes(pieces, [of_frame[index] for index in owners]):
+            # Rows of one image come in order, for its pieces share a group.
+            for row, map_HW in zip(rows, found, strict=True):
+                maps[owners[row]].append(map_HW)
+            for index in dict.fromkeys(owners[row] for row in rows):
+                if len(maps[index]) == missing[index]:
+                    judge(index)
+        for index in range(len(frames)):
+            if index not in results:  # it has no piece that counts
+                judge(index)
+        return [results[index] for index in range(len(frames))]
+
+    def _passes(
+        self, pieces: Sequence[Frame], residents: Sequence[_Resident]
+    ) -> Iterator[tuple[list[int], list[np.ndarray]]]:
+        """Rows and their maps, [K, S / 4, S / 4] each, batch by batch, in the order begun."""
+        under_way: deque[tuple[list[int], MapsToCome]] = deque()
+        for rows in self._chunks(residents):
+            under_way.append((rows, self._begin([pieces[row] for row in rows], [residents[row] for row in rows])))
+            if len(under_way) == _UNDER_WAY:
+                rows, come = under_way.popleft()
+                yield rows, come()
+        for rows, come in under_way:
+            yield rows, come()
+
+    def _chunks(self, residents: Sequence[_Resident]) -> Iterator[list[int]]:
+        """Rows that can share a pass of the teacher, at most batch_size of them, each student's side by side."""
         groups: dict[TeacherKey, list[int]] = {}
-        for row, manifest in enumerate(manifests):
-            groups.setdefault(manifest.teacher_key, []).append(row)
+        for row, resident in enumerate(residents):
+            groups.setdefault(resident.manifest.teacher_key, []).append(row)
         for rows in groups.values():
             start = 0
             while start < len(rows):
                 chunk = rows[start : start + self._batch_size]  # which may shrink from chunk to chunk
                 start += len(chunk)
-                yield chunk
+                first = {id(residents[row].student): row for row in reversed(chunk)}
+                yield sorted(chunk, key=lambda row: first[id(residents[row].student)])
 
-    def _maps(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> list[np.ndarray]:
-        """One pass of the teacher, then each product's student on its own rows: of each [K, S / 4, S / 4]."""
-        shared = residents[0].manifest
+    def _begin(self, frames: Sequence[Frame], residents: Sequence[_Resident]) -> MapsToCome:
+        """One pass of the teacher, then each product's student on its own rows."""
         try:
             with self._device_lock:
-                features = self._backend.features(shared, frames)
-                return self._backend.maps(features, [resident.student for resident in residents])
+                return self._backend.begin(residents[0].manifest, frames, [resident.student for resident in residents])
         except _OUT_OF_MEMORY:
             if len(frames) == 1:
                 raise
@@ -170,7 +188,9 @@ class Engine:
             self._batch_size = min(self._batch_size, half)
             log.warning("a batch of %d images does not fit into memory; from now on it is %d", len(frames), half)
         # Outside of the handler: the traceback would keep the failed pass's tensors alive.
-        return self._maps(frames[:half], residents[:half]) + self._maps(frames[half:], residents[half:])
+        first = self._begin(frames[:half], residents[:half])
+        second = self._begin(frames[half:], residents[half:])
+        return lambda: first() + second()
 
     def _resident(self, key: str) -> _Resident:
         resident = self._find(key)
@@ -197,6 +217,28 @@ class Engine:
             while total > self._memory_limit_bytes and len(self._residents) > 1:
                 _, evicted = self._residents.popitem(last=False)
                 total -= evicted.bytes
+
+
+def _pieces(index: int, frame: Frame, key: str, resident: _Resident, poses: dict[int, Pose]) -> list[Frame]:
+    """What the network sees of a frame; notes the pose that was taken out of it. Raises ValueError."""
+    preprocessing, cover = resident.manifest.preprocessing, resident.cover
+    _check(index, frame, key, preprocessing)
+    if preprocessing.exposure:
+        frame = preprocessing.exposure.scaled(frame, cover.hidden if cover else None)
+    if preprocessing.registration and preprocessing.registration.on:
+        poses[index] = preprocessing.registration.pose(frame)
+        frame = straightened(frame, poses[index])
+    return parts(frame, preprocessing.size, preprocessing.tiles, cover)
+
+
+def _judged(frame: Frame, resident: _Resident, maps: list[np.ndarray], pose: Pose | None) -> Scored:
+    """maps: of its pieces, in their order."""
+    manifest, cover = resident.manifest, resident.cover
+    image_maps = whole(maps, frame, manifest.preprocessing.size, manifest.preprocessing.tiles, cover)
+    if pose is not None:  # peaks stay as they are: they are calibrated where parts lie alike
+        image_maps = np.stack([moved_along(image_maps[0], pose), *image_maps[1:]])
+    ignored = cover.mask_HW if cover else None
+    return scored(image_maps, manifest.calibration, frame.width, frame.height, ignored, manifest.evidence)
 
 
 def _check(index: int, frame: Frame, key: str, preprocessing: Preprocessing) -> None:

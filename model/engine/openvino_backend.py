@@ -23,7 +23,7 @@ from weakref import WeakValueDictionary
 import numpy as np
 import torch
 
-from model.engine.backend import Features, LoadedStudent, check_teacher
+from model.engine.backend import LoadedStudent, MapsToCome, check_teacher
 from model.engine.openvino_graphs import deserialised, given, runtime, student_graph, teacher_graph
 from model.engine.serving_form import serving_form
 from model.errors import BundleError
@@ -72,14 +72,22 @@ class OpenVINOBackend:
         constants = state_bytes(student) - sum(array.nbytes for array in given(student))
         return self._compiled_student(student_graph(student, backbone.name), constants, given(student))
 
-    def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Features:
+    def begin(self, manifest: Manifest, frames: Sequence[Frame], students: Sequence[LoadedStudent]) -> MapsToCome:
+        maps = self._maps(self._features(manifest, frames), students)
+        return lambda: maps
+
+    def batches(self, most: int) -> Sequence[int]:  # noqa: ARG002
+        return (1,)
+
+    def describe(self) -> dict[str, object]:
+        return {"device": "cpu", "runtime": "openvino", "threads": self._threads}
+
+    def _features(self, manifest: Manifest, frames: Sequence[Frame]) -> list[Levels]:
         # One image gets all threads; of several, each gets one.
         teacher = self._teacher(manifest, streams=1 if len(frames) == 1 else self._threads)
         return self._each(lambda frame: teacher([frame.pixels[None]]), frames)
 
-    def maps(self, features: Features, students: Sequence[LoadedStudent]) -> list[np.ndarray]:
-        assert isinstance(features, list)
-
+    def _maps(self, features: Sequence[Levels], students: Sequence[LoadedStudent]) -> list[np.ndarray]:
         def one(row: int) -> np.ndarray:
             student = students[row]
             assert isinstance(student, OpenVINOStudent)

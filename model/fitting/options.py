@@ -46,7 +46,7 @@ class FitOptions(Reading):
         Tolerance(), description="What good parts may look like besides: light, place, sharpness."
     )
     exposure: ExposureOption = Field(
-        None, description="Bring each image's light to the good ones': by the whole image, its border, or polygons."
+        "auto", description="Bring each image's light to the good ones': by the whole image, its border, or polygons."
     )
     align: bool = Field(False, description="Bring parts to one place first, where good images say that it helps.")
     precision: Precision = Field("fp32", description="int8: the fitted version is quantised for the CPU (OpenVINO).")

@@ -20,6 +20,7 @@ from model.images.ignored import Cover, IgnoredArea
 from model.images.registration import Registration, common_place, straightened
 from model.images.tiles import training_tiles
 from model.images.tolerance import Tolerance, jittered
+from model.measures.light import follows_brightness
 from model.measures.placing import gain
 from model.team import ALONE, Team
 from model.verdict.calibration import LEAST_HELD_OUT
@@ -76,8 +77,7 @@ def prepared(
     if cover:
         train, held_out = (KeptFrames(map(cover.painted, frames)) for frames in (train, held_out))
     hidden = cover.hidden if cover else None
-    place = options.exposure
-    exposure = team.first(lambda: learned(place, train, hidden)) if place else None
+    exposure = team.first(lambda: _exposure(train, held_out, options, hidden, device))
 
     def in_light(frames: Sequence[Frame]) -> Sequence[Frame]:
         if exposure is None:
@@ -103,6 +103,24 @@ def prepared(
         else None,
     )
     return images.in_place() if images.registration and images.registration.on else images
+
+
+def _exposure(
+    train: Sequence[Frame],
+    held_out: Sequence[Frame],
+    options: FitOptions,
+    hidden: np.ndarray | None,
+    device: torch.device | str,
+) -> Exposure | None:
+    """The light that images are brought to; none where they stay as they are."""
+    if options.exposure != "auto":
+        return learned(options.exposure, train, hidden) if options.exposure else None
+    if options.tiles or options.evidence == "student":  # neither has scores by place
+        return None
+    correlation = follows_brightness(train, held_out, options.backbone, options.tolerate.light, hidden, device)
+    if correlation is None:
+        return None
+    return learned("image", train, hidden).model_copy(update={"correlation": round(correlation, 4)})
 
 
 def _registration(

@@ -32,6 +32,6 @@ def raw_maps(backend: Backend, student: LoadedStudent, manifest: Manifest, frame
 
     def maps(frame: Frame) -> list[np.ndarray]:
         seen = parts(frame, size, tiled, cover)
-        return [backend.maps(backend.features(manifest, [part]), [student])[0] for part in seen]
+        return [backend.begin(manifest, [part], [student])()[0] for part in seen]
 
     return [whole(maps(frame), frame, size, tiled, cover) for frame in frames]

@@ -104,7 +104,8 @@ class Fit:
         self._ignore = ignore
         self._team = team
         self._cover = ignore.cover(options.size, options.tiles) if ignore else None
-        images = prepared(train, held_out, options, self._cover, self.device, team)
+        with torch.random.fork_rng(devices=[]):  # a teacher that decides about light or place begins at random
+            images = prepared(train, held_out, options, self._cover, self.device, team)
         self._train, self._borne, self._held_out = images.train, images.borne, images.held_out
         self._unchanged, self._exposure, self._registration = images.unchanged, images.exposure, images.registration
         self._as_read = held_out

@@ -29,20 +29,21 @@ _LEAST_MEAN = 1.0
 def _as_given(value: Any) -> Any:
     if value in ("off", False):  # which YAML makes of off
         return None
-    return as_given(value, "off, image or border")
+    return as_given(value, "auto, off, image or border")
 
 
 LightAt = Literal["image", "border"] | tuple[Polygon, ...]
 """Where light is looked at: the whole image, its border, or polygons in pixels of the original."""
-ExposureOption = Annotated[LightAt | None, BeforeValidator(_as_given)]
-"""How it is asked for; None leaves light as it is."""
+ExposureOption = Annotated[Literal["auto"] | LightAt | None, BeforeValidator(_as_given)]
+"""How it is asked for; None leaves light as it is; auto: by the whole image, where good images' scores follow it."""
 
 
 class Exposure(BaseModel):
     """What a manifest says of it. means: of the good images' red, green and blue there, in gray levels of 255.
 
     width, height: of the good images, which polygons were drawn on; on an image of another size the place is the same
-    in proportion.
+    in proportion. correlation: of held-out good images' scores with their brightness, which decided; none: it was asked
+    for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -51,6 +52,17 @@ class Exposure(BaseModel):
     width: int = Field(gt=0)
     height: int = Field(gt=0)
     means: tuple[float, float, float]
+    correlation: float | None = None
+
+    def describe(self) -> str:
+        where = {"image": "by the whole image", "border": "by its border"}.get(str(self.place), "by the stated area")
+        told = f"each image is brought to the good ones' light, {where}"
+        if self.correlation is None:
+            return told
+        return (
+            f"{told}, for good images' scores followed their brightness (rank correlation {self.correlation:+.2f}); a "
+            "part that is discoloured as a whole looks good then: fit.exposure off leaves light as it is"
+        )
 
     def scaled(self, frame: Frame, hidden: np.ndarray | None = None) -> Frame:
         """The frame in the good images' light. hidden: its pixels that are ignored, bool [H, W], and tell nothing."""

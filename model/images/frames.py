@@ -184,7 +184,13 @@ def normalised(
     )
     np.stack([frame.pixels for frame in frames], out=staged_BHWC.numpy())
     batch_BHWC = staged_BHWC.to(device, non_blocking=True)
-    scale_C = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32, device=device)
-    shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32, device=device)
+    scale_C, shift_C = (x_C.to(device) for x_C in pixel_affine(mean, std))
     # Permuting NHWC memory gives a channels_last tensor without a copy.
     return (batch_BHWC.float() * scale_C + shift_C).permute(0, 3, 1, 2)
+
+
+def pixel_affine(mean: Sequence[float], std: Sequence[float]) -> tuple[torch.Tensor, torch.Tensor]:
+    """(x / 255 - mean) / std as a factor and a summand of x, float32 [3] each."""
+    scale_C = torch.tensor([1 / (255 * s) for s in std], dtype=torch.float32)
+    shift_C = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)], dtype=torch.float32)
+    return scale_C, shift_C

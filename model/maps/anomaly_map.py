@@ -13,6 +13,7 @@ So the image score is the maximum of the map, nothing else: a mask cut from the 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import torch
@@ -36,10 +37,17 @@ def anomaly_maps(
     """Level errors [B, H_l, W_l], their divisors [H_l, W_l] and weights [L] -> maps [B, S / 4, S / 4], float32."""
     levels_BLHW = level_maps(errors, divisors, size)
     evidence_BHW = (levels_BLHW * importance.to(levels_BLHW.device).reshape(1, -1, 1, 1)).sum(dim=1)
-    exponents_L11 = PEAK_POWER * torch.tensor(WHERE_WEIGHTS, device=levels_BLHW.device).reshape(-1, 1, 1)
+    exponents_L11 = PEAK_POWER * _where_weights(levels_BLHW.device).reshape(-1, 1, 1)
     where_BHW = (levels_BLHW.clamp_min(_TINY).log() * exponents_L11).sum(dim=1).exp()
     strength_B = image_scores(evidence_BHW) / image_scores(where_BHW)
     return where_BHW * strength_B[:, None, None]
+
+
+@functools.cache
+@torch.inference_mode(False)
+def _where_weights(device: torch.device) -> torch.Tensor:
+    """Once per device: a GPU would be waited for at each copy."""
+    return torch.tensor(WHERE_WEIGHTS, device=device)
 
 
 def level_maps(errors: Sequence[torch.Tensor], divisors: Sequence[torch.Tensor], size: int) -> torch.Tensor:

@@ -5,21 +5,29 @@ calls (REST) go through the same engine.
 """
 
 import os
+import time
 from typing import Any
 
 import ray
 from ray import serve
 
+from pipeline.serving import node
+
+# isort: split
+# After `node`: where counts are kept is fixed by the import of what counts.
 from pipeline.errors import ServingError
 from pipeline.kafka.member_names import cluster_mark
 from pipeline.kafka.session import KafkaSession
 from pipeline.serving.door import require_door
+from pipeline.serving.exporter import ensure_exporter, targets
 from pipeline.serving.rest import build_app
-from pipeline.settings import Serving, Settings
+from pipeline.settings import Settings
 from pipeline.storage.store import S3Store
 from pipeline.stream.inspector import Inspector
 from pipeline.stream.worker import StreamWorker
+from pipeline.telemetry import metrics
 from pipeline.telemetry.logs import set_up_logging
+from pipeline.telemetry.traces import close_traces, set_up_traces
 
 APPLICATION = "linewatch"
 DEPLOYMENT = "Inspection"
@@ -33,6 +41,8 @@ class Inspection:
         global _replica
         settings = _with_threads(Settings.received(values))  # secrets come from this process's environment
         set_up_logging(settings.serving.log_format)
+        set_up_traces()
+        metrics.healthy_at.set(time.time())  # until the first check: loading models takes its time
         require_door(settings.serving)  # here the tokens are this process's own
         self.inspector = Inspector(settings, S3Store(settings.s3))
         self.worker = StreamWorker(
@@ -42,6 +52,9 @@ class Inspection:
         self.inspector.champions.preload()
         self.inspector.champions.watch()
         self.worker.start()
+        metrics.replicas.set(1)
+        metrics.replicas_wanted.set(settings.serving.replicas)
+        ensure_exporter(settings.serving.metrics_port, settings.serving.tls)
         _replica = self
 
     def check_health(self) -> None:
@@ -49,6 +62,7 @@ class Inspection:
         reason = self.worker.trouble()
         if reason:
             raise ServingError(reason)
+        metrics.healthy_at.set(time.time())
 
     def record_autoscaling_stats(self) -> dict[str, float]:
         """What `pipeline.serving.autoscaling.LagPolicy` decides by."""
@@ -58,6 +72,7 @@ class Inspection:
         if hasattr(self, "worker"):  # or the constructor failed before there was anything to stop
             self.worker.stop()
             self.inspector.champions.close()
+            close_traces()
 
 
 def _rank() -> int:
@@ -87,7 +102,7 @@ def _app() -> Any:
         return _replica
 
     return build_app(
-        lambda: replica().inspector, lambda: replica().worker.trouble(), lambda: replica().worker.wait_reason
+        lambda: replica().inspector, lambda: replica().worker.trouble(), lambda: replica().worker.wait_reason, targets
     )
 
 
@@ -108,7 +123,7 @@ def serve_config(
     """The whole Serve instance as one declarative config: sending it again changes only what differs.
 
     Args:
-        metrics_folder: where the replicas of a node keep their counters for each other; each node makes its own.
+        metrics_folder: where replicas keep their counts, in a folder of each node.
         generation: see :func:`build`.
     """
     serving = settings.serving
@@ -121,13 +136,13 @@ def serve_config(
         "ray_actor_options": {
             "num_cpus": serving.cpus_per_replica,
             "num_gpus": serving.gpus_per_replica,
-            "runtime_env": {"env_vars": {"PROMETHEUS_MULTIPROC_DIR": metrics_folder}},
+            "runtime_env": {"env_vars": {node.FOLDER: metrics_folder}},
         },
         **_replicas(settings),
     }
     return {
         "proxy_location": "HeadOnly",
-        "http_options": {"host": serving.host, "port": serving.port, **_tls(serving)},
+        "http_options": {"host": serving.host, "port": serving.port, **serving.tls},
         "logging_config": {"enable_access_log": False},
         "applications": [
             {
@@ -139,12 +154,6 @@ def serve_config(
             }
         ],
     }
-
-
-def _tls(serving: Serving) -> dict[str, str]:
-    if not (serving.tls_cert_file and serving.tls_key_file):
-        return {}
-    return {"ssl_certfile": serving.tls_cert_file, "ssl_keyfile": serving.tls_key_file}
 
 
 def _replicas(settings: Settings) -> dict[str, Any]:

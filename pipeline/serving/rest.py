@@ -1,4 +1,4 @@
-"""REST on the same engine as the stream: score one image, health, metrics."""
+"""REST on the same engine as the stream: score one image, health, where metrics are."""
 
 import asyncio
 import time
@@ -20,7 +20,8 @@ from pipeline.errors import (
     ServingError,
     StoreUnavailable,
 )
-from pipeline.serving.door import Door
+from pipeline.serving.bearer import Door
+from pipeline.serving.door import tokens_of
 from pipeline.stream.inspector import Inspector
 from pipeline.telemetry import board, metrics
 
@@ -53,16 +54,20 @@ class BodyTooLarge(LinewatchError):
 
 
 def build_app(
-    inspector: Callable[[], Inspector], trouble: Callable[[], str | None], wait_reason: Callable[[], str] = str
+    inspector: Callable[[], Inspector],
+    trouble: Callable[[], str | None],
+    wait_reason: Callable[[], str] = str,
+    targets: Callable[[], list[str]] = list,
 ) -> FastAPI:
     """The REST app. Its arguments are asked at each request, so the app can be built before what they ask.
 
     Args:
         trouble: why the replica is not healthy, or None.
         wait_reason: why its worker waits for a server, or nothing.
+        targets: address and port of what serves the metrics of each node.
     """
     app = FastAPI(title="linewatch", docs_url="/docs", redoc_url=None)
-    app.add_middleware(Door, serving=lambda: inspector().settings.serving)
+    app.add_middleware(Door, tokens=lambda: tokens_of(inspector().settings.serving))
 
     @app.post("/v1/products/{product}/score", response_model=ScoreResponse)
     async def score(product: str, request: Request, answer: str | None = None) -> Response:
@@ -105,10 +110,11 @@ def build_app(
         }
         return JSONResponse(told, 200 if reason is None else 503)
 
-    @app.get("/metrics")
-    def exposition() -> Response:
-        """Prometheus text of the replicas on the node that answers."""
-        return Response(metrics.exposition(), media_type="text/plain; version=0.0.4")
+    @app.get("/metrics/targets")
+    def metrics_targets() -> Response:
+        """Where each node's metrics are, as Prometheus's ``http_sd_configs`` reads it."""
+        scheme = "https" if inspector().settings.serving.tls_cert_file else "http"
+        return JSONResponse([{"targets": targets(), "labels": {"__scheme__": scheme}}])
 
     return app
 

@@ -217,6 +217,9 @@ class Engine(Section):
 class Serving(Section):
     host: str = Field("127.0.0.1", description="Address of the REST endpoint")
     port: int = Field(8800, ge=0, le=65535, description="Port of the REST endpoint; 0 picks a free one")
+    metrics_port: int = Field(
+        9464, ge=0, le=65535, description="Port of the metrics of each node that replicas run on; 0 picks a free one"
+    )
     tls_cert_file: str | None = Field(None, description="PEM file of REST's certificate: https instead of http")
     tls_key_file: str | None = Field(None, description="PEM file of its key, not encrypted")
     tokens: SecretStr | None = Field(
@@ -240,6 +243,13 @@ class Serving(Section):
     gpus_per_replica: float = Field(0.0, ge=0, description="GPUs, fractions allowed, that Ray reserves for a replica")
     ray_address: str | None = Field(None, description="A running Ray cluster; default: a private one on this machine")
 
+    @property
+    def tls(self) -> dict[str, str]:
+        """uvicorn's words for the certificate and its key; empty where there are none."""
+        if not (self.tls_cert_file and self.tls_key_file):
+            return {}
+        return {"ssl_certfile": self.tls_cert_file, "ssl_keyfile": self.tls_key_file}
+
     @model_validator(mode="after")
     def _both_files(self) -> "Serving":
         if bool(self.tls_cert_file) != bool(self.tls_key_file):
@@ -254,6 +264,10 @@ class Training(Section):
     gpus: float = Field(1.0, gt=0, le=1, description="Share of a GPU that a fit takes, where there are any")
     fits: int | None = Field(
         None, ge=1, description="Most fits at once; default: as many as nodes have GPUs, or else CPUs, and memory for"
+    )
+    metrics_host: str = Field("127.0.0.1", description="Address of the metrics of `linewatch schedule`")
+    metrics_port: int | None = Field(
+        None, ge=1, le=65535, description="Port of the metrics of `linewatch schedule`; none: it serves none"
     )
     attempts: int = Field(3, ge=0, description="How often a fit whose worker died goes on from its last checkpoint")
 

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from model import Manifest, ModelBundle
+from model import BundleError, Manifest, ModelBundle
 from pipeline.contracts.names import VERSION_PATTERN, ProductName, VersionName, product_name, version_name
 from pipeline.errors import ObjectConflict, ObjectMissing, RegistryError, UnknownProduct, UnknownVersion
 from pipeline.storage.store import ObjectStore
@@ -75,12 +75,18 @@ class Registry:
         return ModelBundle.open(manifest, weights)
 
     def manifest(self, product: str, version: str) -> Manifest:
+        """What a version says of itself.
+
+        Raises:
+            UnknownVersion: it isn't there.
+            RegistryError: its manifest is damaged, or of a later release.
+        """
         try:
-            return Manifest.model_validate_json(self._store.get(f"{_folder(product, version)}/manifest.json"))
+            return Manifest.parse(self._store.get(f"{_folder(product, version)}/manifest.json"))
         except ObjectMissing:
             raise UnknownVersion(product, version) from None
-        except ValidationError as error:
-            raise RegistryError(f"the manifest of {product} {version} is damaged: {error.errors()[0]['msg']}") from None
+        except BundleError as error:
+            raise RegistryError(f"{product} {version}: {error}") from None
 
     def products(self) -> list[str]:
         """Products that have a version, sorted."""

@@ -250,10 +250,9 @@ class StreamWorker:
 
     def _account(self, work: Work) -> None:
         envelope = work.captured.envelope if work.captured else None
-        told: dict[str, object] = {"partition": work.record.partition, "offset": work.record.offset}
-        if envelope:
-            told |= {"image": envelope.id, "camera": envelope.source, "product": envelope.subject}
-            told |= {"traceparent": envelope.traceparent} if envelope.traceparent else {}
+        told = work.about
+        if work.trace:
+            work.trace.done("publish")
         if work.error:
             metrics.deadletters.labels(work.error.error_class).inc()
             if isinstance(work.error, DeletedUnread):
@@ -266,6 +265,8 @@ class StreamWorker:
             log.log(logging.DEBUG if verdict == "OK" else logging.INFO, "%s: %s", envelope.id, verdict, extra=told)
             age = datetime.now(UTC) - envelope.time
             metrics.latency_seconds.labels(envelope.subject).observe(max(0.0, age.total_seconds()))
+        if work.trace:
+            work.trace.end(told, f"{work.error.error_class}: {work.error}" if work.error else "")
 
     def _lost(self, error: CommitLost) -> None:
         """One is lost at any rebalance. Where several are in a row, the next try waits, and others than the broker

@@ -1,4 +1,7 @@
-"""What a replica counts, in Prometheus's terms. One registry a process; several processes of a node add up."""
+"""What a replica counts, in Prometheus's terms. One registry a process; several processes of a node add up.
+
+With `PROMETHEUS_MULTIPROC_DIR` the counts lie in files, which a process that is killed leaves behind as they are.
+"""
 
 import os
 from pathlib import Path
@@ -8,6 +11,7 @@ if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):  # read when prometheus_client is
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest, multiprocess
 
+FIT_SECONDS = (1, 5, 10, 30, 60, 120, 300, 600, 1200, 1800, 3600, 7200, 14400)
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 
 images = Counter("linewatch_images_total", "Images that became an event", ["product", "verdict"])
@@ -47,21 +51,38 @@ latency_seconds = Histogram(
 buffered_bytes = Gauge("linewatch_buffered_bytes", "Fetched and waiting to be scored", multiprocess_mode="livesum")
 paused = Gauge("linewatch_paused", "1 while partitions are paused", multiprocess_mode="livesum")
 rest_seconds = Histogram("linewatch_rest_seconds", "Time of a REST request", ["status"], buckets=SECONDS)
+replicas = Gauge("linewatch_replicas", "Replicas that live on this node", multiprocess_mode="livesum")
+replicas_wanted = Gauge(
+    "linewatch_replicas_wanted", "serving.replicas: the fewest that the line should have", multiprocess_mode="livemax"
+)
+healthy_at = Gauge(
+    "linewatch_replica_healthy_timestamp_seconds",
+    "When the replica of this node whose last good health check is oldest had it",
+    multiprocess_mode="livemin",
+)
+fits = Counter("linewatch_fits_total", "Scheduled fits that ended", ["product", "outcome"])
+fit_seconds = Histogram(
+    "linewatch_fit_seconds", "Time of a scheduled fit, from ingest to gate", ["product"], buckets=FIT_SECONDS
+)
+fit_due_at = Gauge(
+    "linewatch_fit_due_timestamp_seconds",
+    "When the product's fit is due next; it stays in the past while it is running or waits",
+    ["product"],
+    multiprocess_mode="livemax",
+)
 
 
-def exposition() -> bytes:
-    """All of this node's replicas where ``PROMETHEUS_MULTIPROC_DIR`` is set, else this process alone."""
-    if os.environ.get("PROMETHEUS_MULTIPROC_DIR"):
-        _forget_dead(os.environ["PROMETHEUS_MULTIPROC_DIR"])
-        registry = CollectorRegistry()
-        multiprocess.MultiProcessCollector(registry)
-        return generate_latest(registry)
-    return generate_latest()
+def exposition(folder: Path) -> bytes:
+    """What the processes that keep their counts in ``folder`` have counted, those that are gone among them."""
+    _forget_dead(folder)
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry, str(folder))
+    return generate_latest(registry)
 
 
-def _forget_dead(folder: str) -> None:
+def _forget_dead(folder: Path) -> None:
     """Gauges of replicas that are gone no longer count; what they counted still does."""
-    for path in Path(folder).glob("gauge_live*_*.db"):
+    for path in folder.glob("gauge_live*_*.db"):
         pid = path.stem.rpartition("_")[2]
         if pid.isdigit() and not Path("/proc", pid).exists():
-            multiprocess.mark_process_dead(int(pid))
+            path.unlink(missing_ok=True)

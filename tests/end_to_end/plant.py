@@ -93,7 +93,7 @@ def settings_for(servers: LocalServers, **sections: Any) -> Settings:
             "kafka": {"session_timeout_ms": SESSION_TIMEOUT_MS},
             "topics": {"partitions": 4},
             "stream": {"heat_maps": "always", "release_poll_s": 0.5},
-            "serving": {"port": 0},
+            "serving": {"port": 0, "metrics_port": 0},
             "fit": {"size": 128, "steps": 80},
             **sections,
         }

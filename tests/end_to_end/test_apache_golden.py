@@ -16,6 +16,7 @@ from jobs.fitting.datasets import GOOD, Datasets, LocalImage, discover
 from jobs.fitting.fit import fit_products
 from jobs.fitting.release import Releases
 from jobs.fitting.task import Task
+from jobs.line.deploy import metrics_addresses
 from jobs.line.letters import pending_letters
 from jobs.line.replay import replay
 from model import ImageLimits, cut
@@ -183,5 +184,6 @@ def test_rest_says_what_is_wrong(apache_plant: Plant, product: str, data: bytes,
 def test_health_and_metrics_are_served(apache_plant: Plant) -> None:
     with urllib.request.urlopen(f"{apache_plant.rest}/healthz", timeout=10) as response:
         assert json.loads(response.read())["healthy"] is True
-    with urllib.request.urlopen(f"{apache_plant.rest}/metrics", timeout=10) as response:
+    (node,) = metrics_addresses(apache_plant.session, print)
+    with urllib.request.urlopen(node, timeout=10) as response:
         assert b'linewatch_images_total{product="flange"' in response.read()

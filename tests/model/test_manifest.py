@@ -33,9 +33,7 @@ def test_tampered_weights_are_noticed(bundle: ModelBundle) -> None:
 @pytest.mark.parametrize(
     "change",
     [
-        {"surprise": 1},
         {"product": ""},
-        {"schema_version": 2},
         {"calibration": {}},
         {"method": "magic"},
     ],
@@ -44,6 +42,18 @@ def test_a_bad_manifest_is_refused(bundle: ModelBundle, change: dict[str, object
     manifest = {**json.loads(bundle.manifest_json()), **change}
     with pytest.raises(BundleError, match="manifest is not valid"):
         ModelBundle.open(json.dumps(manifest).encode(), bundle.weights)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [({"surprise": 1}, "surprise"), ({"schema_version": 2, "newer": {}}, "schema_version, newer")],
+)
+def test_a_manifest_of_a_later_release_is_told_as_one(
+    bundle: ModelBundle, change: dict[str, object], named: str
+) -> None:
+    later = json.dumps({**json.loads(bundle.manifest_json()), **change}).encode()
+    with pytest.raises(BundleError, match=rf"of a later linewatch \(unknown here: {named}\): upgrade"):
+        ModelBundle.open(later, bundle.weights)
 
 
 @pytest.mark.parametrize("junk", [b"", b"{", b"\xff\xfe", b"[]", b"null"])

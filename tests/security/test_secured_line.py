@@ -4,21 +4,19 @@ tokens. Who lacks one of them is refused, in one line.
 
 import json
 import os
-import signal
 import ssl
 import subprocess
 import sys
+import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import pytest
 
-from infra.local.ports import draw_ports
+from infra.local.ports import free_port
 from infra.local.server import Server
 from jobs.line.watch import watch
 from model import ModelBundle
@@ -26,7 +24,9 @@ from pipeline.kafka.topics import ensure_topics
 from pipeline.storage.store import S3Store
 from tests.pipeline.real_line import RealLine
 from tests.pipeline.tiny import message, publish, texture
+from tests.ray_head import HEAD, head_ports, ray_head
 from tests.security.conftest import Doors, s3
+from tests.threads import together
 
 pytestmark = [
     pytest.mark.servers,
@@ -35,7 +35,6 @@ pytestmark = [
     pytest.mark.timeout(1200),
     pytest.mark.filterwarnings("ignore"),
 ]
-HEAD = "127.0.0.2"
 TOKEN, RAY_TOKEN = "rest-token-" + "0123456789", "ray-token-" + "0123456789"
 ROOT = Path(__file__).parents[2]
 LINEWATCH = [sys.executable, "-c", "from jobs.cli import main; main()"]
@@ -45,7 +44,7 @@ class Line:
     """The environment of the plant's processes, its ports and its secrets."""
 
     def __init__(self, doors: Doors, store: Server, folder: Path) -> None:
-        self.ports = draw_ports(("gcs", "dashboard", "agent", "rest"))
+        self.ports = head_ports() | {"rest": free_port(), "metrics": free_port()}
         self.settings = doors.through("mtls", doors.settings(s3=s3(store, doors.authority).model_dump()))
         self.settings = self.settings.model_copy(update={"s3": s3(store, doors.authority)})
         self.authority, self.folder = doors.authority, folder
@@ -72,6 +71,7 @@ class Line:
             "SERVING__RAY_ADDRESS": f"{HEAD}:{self.ports['gcs']}",
             "SERVING__HOST": "0.0.0.0",
             "SERVING__PORT": str(self.ports["rest"]),
+            "SERVING__METRICS_PORT": str(self.ports["metrics"]),
             "SERVING__TLS_CERT_FILE": str(cert),
             "SERVING__TLS_KEY_FILE": str(key),
         }
@@ -113,39 +113,20 @@ def line(doors: Doors, store: Server, tmp_path: Path, tiny_bundle: ModelBundle) 
     return made
 
 
-@contextmanager
-def ray_head(line: Line, log: Path, folder: str) -> Iterator[None]:
-    words = [
-        str(Path(sys.executable).parent / "ray"), "start", "--head", "--block", f"--node-ip-address={HEAD}",
-        f"--port={line.ports['gcs']}", "--dashboard-host=127.0.0.1", f"--dashboard-port={line.ports['dashboard']}",
-        "--num-cpus=4", "--object-store-memory=100000000", "--disable-usage-stats", f"--temp-dir={folder}",
-        "--min-worker-port=0", "--max-worker-port=0",
-        f"--dashboard-agent-listen-port={line.ports['agent']}",
-    ]  # fmt: skip
-    with log.open("w") as file:
-        head = subprocess.Popen(words, cwd=ROOT, env=line.environment, stdout=file, stderr=file, start_new_session=True)
-        try:
-            begun = time.monotonic()
-            while "will now block" not in log.read_text():
-                assert head.poll() is None, log.read_text()
-                assert time.monotonic() - begun < 120, log.read_text()
-                time.sleep(0.2)
-            yield
-        finally:
-            head.send_signal(signal.SIGTERM)
-            try:
-                head.wait(60)
-            except subprocess.TimeoutExpired:
-                os.killpg(head.pid, signal.SIGKILL)
-                head.wait(10)
-
-
 def ask(
-    line: Line, path: str, token: str | None, *, scheme: str = "https", body: bytes | None = None
+    line: Line,
+    path: str,
+    token: str | None,
+    *,
+    scheme: str = "https",
+    body: bytes | None = None,
+    at: str = "",
 ) -> tuple[int, bytes]:
     context = ssl.create_default_context(cafile=str(line.authority.cert))
+    context.check_hostname = not at  # the certificate names the address of REST
     headers = {"authorization": f"Bearer {token}"} if token else {}
-    request = urllib.request.Request(f"{scheme}://127.0.0.1:{line.ports['rest']}{path}", data=body, headers=headers)
+    at = at or f"127.0.0.1:{line.ports['rest']}"
+    request = urllib.request.Request(f"{scheme}://{at}{path}", data=body, headers=headers)
     try:
         with urllib.request.urlopen(request, timeout=60, context=context if scheme == "https" else None) as answer:
             return answer.status, answer.read()
@@ -153,10 +134,17 @@ def ask(
         return error.code, error.read()
 
 
+def ask_metrics(line: Line, token: str | None) -> tuple[int, bytes]:
+    return ask(line, "/metrics", token, at=f"{HEAD}:{line.ports['metrics']}")
+
+
 def test_a_line_behind_every_door(line: Line, tmp_path: Path) -> None:
     # Paths of sockets are short.
     log = tmp_path / "ray.log"
-    with TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder, ray_head(line, log, folder):
+    with (
+        TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder,
+        ray_head(line.environment, line.ports, log, folder),
+    ):
         served = line.linewatch("serve")
         assert served.returncode == 0, served.stdout + served.stderr + (tmp_path / "ray.log").read_text()
         assert "REST at https://" in served.stdout + served.stderr
@@ -166,45 +154,55 @@ def test_a_line_behind_every_door(line: Line, tmp_path: Path) -> None:
         assert (status, json.loads(body)["product"]) == (200, "bottle")
         assert ask(line, score, None, body=texture(1))[0] == 401
         assert ask(line, score, "wrong-token-0123456789", body=texture(1))[0] == 401
-        assert ask(line, "/metrics", None)[0] == 401
+        assert ask(line, "/metrics/targets", None)[0] == 401
+        (told,) = json.loads(ask(line, "/metrics/targets", TOKEN)[1])
+        assert told == {"targets": [f"{HEAD}:{line.ports['metrics']}"], "labels": {"__scheme__": "https"}}
+        assert ask_metrics(line, None)[0] == 401
+        status, text = ask_metrics(line, TOKEN)
+        assert (status, b"linewatch_replicas 1.0" in text) == (200, True)
         assert ask(line, "/healthz", None)[0] == 200
         with pytest.raises(OSError, match=r"(?i)reset|closed|abort|remote|empty"):
             ask(line, "/healthz", None, scheme="http")
-        said: list[str] = []
-        # What a terminal asks, by the certificate itself.
-        watch_once(line, said)
-        assert said == []
-
-        stream = RealLine(line.settings, S3Store(line.settings.s3))
-        stream.send([message(f"img-{number}", texture(number)) for number in range(6)])
-        begun = time.monotonic()
-        while stream.committed() < 6:
-            assert time.monotonic() - begun < 120, "six images"
-            time.sleep(0.2)
-        assert len(stream.events()) == 6
-
-        for told in (
-            line.linewatch("serve", RAY_AUTH_TOKEN="another-token-0123456789"),
-            line.linewatch("serve", without=("RAY_USE_TLS",)),
-        ):
-            assert told.returncode == 1
-            # Before it may be what Ray's own code writes there.
-            assert told.stderr.strip().splitlines()[-1].startswith("Error: no Ray cluster at"), told.stderr
-        refused = line.linewatch("serve", without=("LINEWATCH_SERVING__TOKENS_FILE",))
-        assert refused.returncode == 1
-        assert "is reached from other machines: set LINEWATCH_SERVING__TOKENS" in refused.stderr
+        nothing_is_said_to_a_terminal(line)
+        # Side by side: Ray takes half a minute to give up a cluster that does not answer.
+        together(
+            lambda: six_images_become_events(line),
+            lambda: ray_refuses(line.linewatch("serve", RAY_AUTH_TOKEN="another-token-0123456789")),
+            lambda: ray_refuses(line.linewatch("serve", without=("RAY_USE_TLS",))),
+            lambda: the_door_refuses(line.linewatch("serve", without=("LINEWATCH_SERVING__TOKENS_FILE",))),
+        )
         down = line.linewatch("serve", "--down")
         assert down.returncode == 0, down.stderr
     assert not [one for one in line.secrets if one in (tmp_path / "ray.log").read_text()]
 
 
-def watch_once(line: Line, said: list[str]) -> None:
-    import threading
+def six_images_become_events(line: Line) -> None:
+    stream = RealLine(line.settings, S3Store(line.settings.s3))
+    stream.send([message(f"img-{number}", texture(number)) for number in range(6)])
+    begun = time.monotonic()
+    while stream.committed() < 6:
+        assert time.monotonic() - begun < 300, "six images"
+        time.sleep(0.2)
+    assert len(stream.events()) == 6
 
-    stop = threading.Event()
 
-    def say(what: str) -> None:
-        said.append(what)
+def ray_refuses(told: subprocess.CompletedProcess[str]) -> None:
+    assert told.returncode == 1
+    # Before it may be what Ray's own code writes there.
+    assert told.stderr.strip().splitlines()[-1].startswith("Error: no Ray cluster at"), told.stderr
 
+
+def the_door_refuses(told: subprocess.CompletedProcess[str]) -> None:
+    assert told.returncode == 1
+    assert "is reached from other machines: set LINEWATCH_SERVING__TOKENS" in told.stderr
+
+
+def nothing_is_said_to_a_terminal(line: Line) -> None:
+    """By what a terminal asks, with the certificate itself."""
+    stop, said = threading.Event(), []
     threading.Timer(5.0, stop.set).start()
-    watch(f"https://127.0.0.1:{line.ports['rest']}", say, stop, line.environment["LINEWATCH_SERVING__TLS_CERT_FILE"])
+    watch(
+        f"https://127.0.0.1:{line.ports['rest']}", said.append, stop,
+        line.environment["LINEWATCH_SERVING__TLS_CERT_FILE"],
+    )  # fmt: skip
+    assert said == []

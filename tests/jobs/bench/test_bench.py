@@ -13,19 +13,18 @@ import torch
 from click.testing import CliRunner
 
 from jobs.bench import engine as bench_engine_module
-from jobs.bench import peer as peer_module
 from jobs.bench import peer_environment
-from jobs.bench.peer import AnomalibPeer
-from jobs.bench.peer_environment import REQUIREMENTS, PeerError, make_peer, peer_folder, peer_python
+from jobs.bench.peer_environment import REQUIREMENTS, make_peer, peer_folder, peer_python
 from jobs.bench.photographs import NoPhotographs, read_photographs
 from jobs.cli import main
 from model import FitOptions, Frame, read_frame
-from model.bench import engine as measured
+from model.bench import peer as peer_module
 from model.bench import runs
 from model.bench import subject as subjects
 from model.bench.__main__ import main as model_bench
 from model.bench.engine import EngineOptions, OfBatch, our_modes
 from model.bench.interleaved import Rates, Run, interleaved, ratio
+from model.bench.peer import AnomalibPeer, PeerError
 from model.bench.random_teacher import random_teacher
 from model.bench.runs import EngineRun, TrainRun, run_engine, run_train
 from model.bench.subject import drawn_photographs, prepare
@@ -33,7 +32,7 @@ from model.fitting.steps import batch_indexes
 from model.teachers import TEACHERS, load_teacher
 
 SIZE = 64
-QUICK = EngineOptions(threads=1, repeats=2, seconds=0.001)
+QUICK = EngineOptions(threads=1, repeats=2, seconds=0.001, products=3)
 
 
 class FakePeer:
@@ -110,7 +109,6 @@ def test_a_random_teacher_is_the_same_every_time_and_leaves_no_trace(tmp_path: P
 @pytest.fixture
 def little_work(monkeypatch: pytest.MonkeyPatch) -> None:
     """Converting a student for OpenVINO takes seconds: torch stands for all modes."""
-    monkeypatch.setattr(measured, "PRODUCTS", 3)
     monkeypatch.setattr(runs, "FIT_STEPS", 2)
     monkeypatch.setattr(runs, "our_modes", lambda subject, options: our_modes(subject, options)[:1])
     monkeypatch.setattr(subjects, "can_quantise", lambda _: False)

@@ -1,9 +1,9 @@
 """Every command explains itself, and every mistake is one line that starts with "Error:"."""
 
 import json
+import os
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -73,10 +73,12 @@ def test_help_comes_at_once_and_imports_nothing_heavy() -> None:
         "assert not heavy, heavy"
     )
     best = 1e9
-    for _ in range(2):  # the first may have to compile, and the machine is shared
-        begun = time.monotonic()
+    for _ in range(2):  # the first may have to compile
+        before = os.times()
         subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=Path(__file__).parents[3])
-        best = min(best, time.monotonic() - begun)
+        now = os.times()
+        # What it computes, not how long it took: others use the machine too.
+        best = min(best, sum(now[2:4]) - sum(before[2:4]))
     assert best < 2
 
 
@@ -272,6 +274,20 @@ def test_versions_are_listed_shown_promoted_and_rolled_back(store: MemoryStore, 
     assert registry.champion("bottle").champion.version == second
     assert f"{first} serves again" in run("models", "rollback", "bottle").output
     assert "no earlier champion" in refused("models", "rollback", "bottle")
+
+
+def test_a_version_of_a_later_release_is_listed_with_the_reason_and_refused(
+    store: MemoryStore, tiny_bundle: ModelBundle
+) -> None:
+    first, second = Registry(store).champion("bottle").champion.version, publish(store, tiny_bundle, serve=False)
+    key = f"models/bottle/{second}/manifest.json"
+    store.objects[key] = json.dumps({**json.loads(store.objects[key]), "wisdom": 1}).encode()
+    listed = run("models", "list")
+    assert first in listed.stdout
+    assert second in listed.stdout
+    assert f"! bottle {second}: the manifest is of a later linewatch" in listed.stderr
+    assert "(unknown here: wisdom): upgrade" in refused("models", "promote", "bottle", second)
+    assert Registry(store).champion("bottle").champion.version == first
 
 
 @pytest.mark.usefixtures("store")

@@ -1,7 +1,6 @@
 """A fleet of fits on a real Ray cluster: nodes die and come, and every product becomes a version."""
 
 import os
-import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack
 from itertools import pairwise
@@ -38,9 +37,6 @@ def cluster(tansu: "Plant", tmp_path_factory: pytest.TempPathFactory) -> Iterato
     ours = {
         "LINEWATCH_S3__ACCESS_KEY": settings.s3.access_key.get_secret_value(),
         "LINEWATCH_S3__SECRET_KEY": settings.s3.secret_key.get_secret_value(),
-        "RAY_AUTH_MODE": "token",
-        # Ray reads it once in a process, and another test may have begun with one.
-        "RAY_AUTH_TOKEN": os.environ.get("RAY_AUTH_TOKEN", secrets.token_urlsafe(16)),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_worker_niceness": "0",
     }
@@ -64,9 +60,8 @@ def cluster(tansu: "Plant", tmp_path_factory: pytest.TempPathFactory) -> Iterato
 
 
 def _put_back(before: dict[str, str]) -> None:
-    token = os.environ["RAY_AUTH_TOKEN"]
     os.environ.clear()
-    os.environ.update(before | {"RAY_AUTH_TOKEN": token})
+    os.environ.update(before)
 
 
 def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluster: tuple[Settings, Nodes]) -> None:

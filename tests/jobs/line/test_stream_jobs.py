@@ -127,6 +127,7 @@ def test_a_replay_loops_until_it_is_stopped(apache: Plant) -> None:
     assert len(read(settings, settings.topics.images)) == 7
 
 
+@pytest.mark.alone
 @pytest.mark.apache
 def test_a_camera_keeps_its_rate(apache: Plant) -> None:
     settings = prepared(apache)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from model import BundleError, Engine, Frame, ModelBundle
-from model.engine.backend import TorchBackend
+from model.engine.torch_backend import TorchBackend
 from model.manifest import Manifest
 
 
@@ -64,9 +64,9 @@ def test_one_teacher_pass_serves_all_products_of_a_chunk(store: Store, good_fram
     passes: list[int] = []
 
     class Counting(TorchBackend):
-        def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Any:
+        def begin(self, manifest: Manifest, frames: Sequence[Frame], students: Any) -> Any:
             passes.append(len(frames))
-            return super().features(manifest, frames)
+            return super().begin(manifest, frames, students)
 
     engine = Engine(store, backend=Counting("cpu"), batch_size=8)
     engine.score(good_frames[:12], ["a", "b"] * 6)
@@ -159,11 +159,11 @@ def test_what_does_not_fit_into_memory_is_halved_for_good(
     tried: list[int] = []
 
     class Small(TorchBackend):
-        def features(self, manifest: Manifest, frames: Sequence[Frame]) -> Any:
+        def begin(self, manifest: Manifest, frames: Sequence[Frame], students: Any) -> Any:
             tried.append(len(frames))
             if len(frames) > 3:
                 raise error("no room")
-            return super().features(manifest, frames)
+            return super().begin(manifest, frames, students)
 
     engine = Engine(store, backend=Small("cpu"), batch_size=8)
     keys = ["a", "b"] * 6
@@ -175,7 +175,7 @@ def test_what_does_not_fit_into_memory_is_halved_for_good(
 
 def test_one_image_that_does_not_fit_into_memory_is_an_error(store: Store, good_frames: list[Frame]) -> None:
     class Full(TorchBackend):
-        def maps(self, *_: Any) -> Any:
+        def begin(self, *_: Any) -> Any:
             raise MemoryError("no room")
 
     with pytest.raises(MemoryError, match="no room"):

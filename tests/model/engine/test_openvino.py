@@ -11,11 +11,11 @@ import pytest
 import torch
 
 from model import BundleError, Engine, Fit, FitOptions, Frame, ModelBundle, read_frame
-from model.engine.backend import TorchBackend
 from model.engine.choice import make_backend
 from model.engine.openvino_backend import Graph, OpenVINOBackend
 from model.engine.openvino_graphs import given, student_graph
 from model.engine.serving_form import serving_form
+from model.engine.torch_backend import TorchBackend
 from model.network.student import Student
 from model.teachers import teacher_spec
 from model.teachers.efficientnet_lite import LITE0

@@ -18,7 +18,7 @@ from tests.pipeline.tiny import publish, texture
 
 OLD, NEW = "old-token-0123456789", "new-token-0123456789"
 SCORE = "/v1/products/bottle/score"
-CLOSED = [("POST", SCORE), ("GET", "/metrics"), ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nowhere")]
+CLOSED = [("POST", SCORE), ("GET", "/metrics/targets"), ("GET", "/docs"), ("GET", "/openapi.json"), ("GET", "/nowhere")]
 
 
 @pytest.fixture(scope="module")
@@ -81,14 +81,14 @@ def test_tokens_in_a_file_are_rotated_while_it_serves(store: MemoryStore, caplog
     file = Path("tokens")
     held = Serving(tokens=SecretFile("serving.tokens_file", "tokens"))
     file.write_text(f"{OLD}\n")
-    assert ask(store, held, "GET", "/metrics", f"Bearer {OLD}").status_code == 200
+    assert ask(store, held, "GET", "/metrics/targets", f"Bearer {OLD}").status_code == 200
     file.write_text(f"{OLD}\n{NEW}\n")
-    assert ask(store, held, "GET", "/metrics", f"Bearer {NEW}").status_code == 200
+    assert ask(store, held, "GET", "/metrics/targets", f"Bearer {NEW}").status_code == 200
     file.write_text(f"{NEW}\n")
-    assert ask(store, held, "GET", "/metrics", f"Bearer {OLD}").status_code == 401
+    assert ask(store, held, "GET", "/metrics/targets", f"Bearer {OLD}").status_code == 401
     file.unlink()
     with caplog.at_level(logging.ERROR):
-        response = ask(store, held, "GET", "/metrics", f"Bearer {NEW}")
+        response = ask(store, held, "GET", "/metrics/targets", f"Bearer {NEW}")
     assert response.status_code == 503, "no file lets nobody in, and not everybody"
     assert "serving.tokens_file: tokens can't be read" in caplog.text
     assert NEW not in caplog.text + response.text
@@ -104,7 +104,7 @@ def test_a_replica_that_is_still_starting_lets_nobody_past() -> None:
         async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://test") as client:
             return await client.get(url)
 
-    assert asyncio.run(asked("/metrics")).status_code == 503
+    assert asyncio.run(asked("/metrics/targets")).status_code == 503
     assert asyncio.run(asked("/healthz")).status_code == 200
 
 

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastapi import FastAPI
 from PIL import Image
+from prometheus_client import generate_latest
 
 from model import ModelBundle, decode_heat_png, drawn_area
 from pipeline.contracts.events import InspectionEvent
@@ -204,7 +205,7 @@ def test_health_follows_the_worker(client: Client) -> None:
 
 def test_metrics_have_names_with_units(client: Client) -> None:
     client.post(URL, content=texture(1))
-    text = client.get("/metrics").text
+    text = generate_latest().decode()
     for name in (
         "linewatch_images_total",
         "linewatch_deadletters_total",
@@ -220,6 +221,13 @@ def test_metrics_have_names_with_units(client: Client) -> None:
     ):
         assert name in text
     assert 'linewatch_rest_seconds_count{status="200"}' in text
+
+
+def test_prometheus_is_told_where_metrics_are(inspector: Inspector) -> None:
+    found = ["10.0.0.7:9464", "10.0.0.8:9464"]
+    asked = Client(build_app(lambda: inspector, lambda: None, targets=lambda: found))
+    assert asked.get("/metrics/targets").json() == [{"targets": found, "labels": {"__scheme__": "http"}}]
+    assert asked.get("/metrics").status_code == 404, "one way to do a thing"
 
 
 def test_a_line_that_stands_still_is_told_and_is_no_ill_health(client: Client) -> None:

@@ -26,7 +26,7 @@ from tests.pipeline.line import running
 from tests.pipeline.real_line import SMALL, RealLine
 from tests.pipeline.tiny import message, publish
 
-pytestmark = [pytest.mark.servers, pytest.mark.apache, pytest.mark.alone]
+pytestmark = [pytest.mark.servers, pytest.mark.apache]
 TOLD_WITHIN_S = 15
 NUMBERS = itertools.count(1)
 
@@ -42,8 +42,9 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, str
 
 
 @pytest.fixture
-def line(servers: tuple[str, str], tiny_bundle: ModelBundle) -> Iterator[RealLine]:
+def line(servers: tuple[str, str], tiny_bundle: ModelBundle, request: pytest.FixtureRequest) -> Iterator[RealLine]:
     name = f"stalled{next(NUMBERS)}"
+    session_s = 3 if request.node.get_closest_marker("alone") else 10
     settings = Settings(
         **{
             **SMALL,
@@ -52,7 +53,7 @@ def line(servers: tuple[str, str], tiny_bundle: ModelBundle) -> Iterator[RealLin
                 "bootstrap_servers": servers[0],
                 "group": name,
                 "delivery": "exactly_once",
-                "session_timeout_ms": 3000,
+                "session_timeout_ms": 1000 * session_s,
             },
             "topics": {"prefix": name, "partitions": CAMERAS},
             "s3": {
@@ -75,12 +76,13 @@ def has_done_all(line: RealLine, cameras: Cameras, eventually: Callable[..., Non
     cameras.end()
     eventually(lambda: line.pending() == 0, within_s=90, what="an outcome for each image")
     assert line.worker.trouble() is None
-    eventually(well(line), within_s=30)
+    eventually(well(line), within_s=60)
     audit = line.audit()
     assert (audit.total("lost"), audit.total("doubled"), audit.total("pending")) == (0, 0, 0), audit.troubles
     assert Counter(event.image_id for event in line.events()).keys() >= set(cameras.sent)
 
 
+@pytest.mark.alone
 def test_a_codec_that_is_missing_stalls_its_partition_and_no_other_camera(
     line: RealLine, eventually: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -122,6 +124,7 @@ def test_pictures_too_large_for_their_topic_go_through_s3_and_no_camera_waits(
     assert len(list(S3Store(line.settings.s3).keys("heats/"))) >= 40
 
 
+@pytest.mark.alone
 def test_a_right_that_is_taken_away_is_named_and_the_line_goes_on_once_it_is_back(
     line: RealLine, eventually: Callable[..., None]
 ) -> None:
@@ -145,6 +148,7 @@ def test_a_right_that_is_taken_away_is_named_and_the_line_goes_on_once_it_is_bac
         has_done_all(line, cameras, eventually)
 
 
+@pytest.mark.alone
 def test_a_topic_of_masks_that_is_gone_is_named_and_the_line_goes_on_once_it_is_back(
     line: RealLine, eventually: Callable[..., None]
 ) -> None:
@@ -185,6 +189,7 @@ def test_a_topic_of_images_made_anew_under_load_has_an_outcome_for_each_of_its_i
         assert len(cameras.sent[: first + 1]) - len(seen.keys() & set(cameras.sent[: first + 1])) <= told + 1
 
 
+@pytest.mark.alone
 def test_what_is_deleted_unread_is_the_same_number_in_metric_log_and_audit(
     line: RealLine, eventually: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -39,6 +39,7 @@ def test_images_are_told_with_camera_product_event_and_trace(line: Line, eventua
     assert told[image].camera == "/plant/cam0"
     assert told[image].product == event.product
     assert told[image].traceparent == TRACE
+    assert told[image].trace == told[broken].trace == TRACE.split("-")[1]
     assert told[broken].offset == 0
     assert "dead letter" in told[broken].getMessage()
 

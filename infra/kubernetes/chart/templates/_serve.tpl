@@ -21,7 +21,7 @@ applications:
     ray_actor_options:
       num_cpus: {{ $v.serving.cpusPerReplica }}
       num_gpus: {{ $v.serving.gpusPerReplica }}
-      runtime_env: {env_vars: {PROMETHEUS_MULTIPROC_DIR: /tmp/linewatch-metrics}}
+      runtime_env: {env_vars: {LINEWATCH_METRICS_FOLDER: /tmp/linewatch-metrics}}
     {{- with $v.serving.maxReplicasPerNode }}
     max_replicas_per_node: {{ . }}
     {{- end }}

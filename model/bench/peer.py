@@ -14,21 +14,29 @@ from typing import Any
 
 import numpy as np
 
-from jobs.bench.peer_environment import PeerError
-from model import Frame
 from model.bench.engine import OfBatch
 from model.bench.interleaved import Run
 from model.bench.runs import OnProgress
+from model.errors import ModelError
+from model.images.frames import Frame
 
 DRIVER = Path(__file__).with_name("peer_driver.py")
 OPENVINO_MODES = ("openvino_default", "openvino_fp32", "openvino_int8")
 
 
-class AnomalibPeer:
-    """Implements model.bench.runs.Peer. Use it as a context manager: the process ends with it."""
+class PeerError(ModelError):
+    """The peer can't be installed, or failed to do what it was asked."""
 
-    def __init__(self, python: Path) -> None:
-        self._python = python
+
+class AnomalibPeer:
+    """Implements model.bench.runs.Peer. Use it as a context manager: the process ends with it.
+
+    python: an interpreter that has anomalib. device: cpu or cuda, as ours; its exports are for CPUs, and left out on a
+    GPU.
+    """
+
+    def __init__(self, python: Path, device: str = "cpu") -> None:
+        self._python, self._device = python, device
         self._described: dict[str, object] = {"name": "anomalib"}
 
     def __enter__(self) -> AnomalibPeer:
@@ -71,13 +79,14 @@ class AnomalibPeer:
             threads=threads,
             frames=str(pixels),
             weights=str(weights) if weights else None,
+            device=self._device,
             folder=self._folder.name,
         )
 
     def modes(self, batches: Sequence[int], on_progress: OnProgress) -> Mapping[str, OfBatch]:
         """torch and the exports; an export that fails, or fails to score, is left out; the description says why."""
         ready = ["torch"]
-        for number, mode in enumerate(OPENVINO_MODES):
+        for number, mode in enumerate(OPENVINO_MODES if self._device == "cpu" else ()):
             on_progress("exporting anomalib's model to OpenVINO", number, len(OPENVINO_MODES))
             try:
                 self._described[mode] = self._ask("export", mode=mode)

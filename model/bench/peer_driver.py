@@ -14,7 +14,7 @@ import os
 import sys
 import time
 import traceback
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +35,14 @@ class Driver:
     """Its public methods are the requests."""
 
     def load(
-        self, backbone: str, size: int, threads: int, frames: str, weights: str | None, folder: str
+        self,
+        backbone: str,
+        size: int,
+        threads: int,
+        frames: str,
+        weights: str | None,
+        folder: str,
+        device: str = "cpu",
     ) -> dict[str, Any]:
         """Build the model. frames: an .npy file, uint8 [N, size, size, 3]; weights: the encoder's, safetensors."""
         import numpy as np
@@ -43,7 +50,7 @@ class Driver:
 
         torch.set_num_threads(threads)
         torch.manual_seed(0)
-        self.size, self.threads, self.folder = size, threads, Path(folder)
+        self.size, self.threads, self.folder, self.device = size, threads, Path(folder), device
         self.frames_NHWC = np.load(frames)
         self.compiled: dict[str, Any] = {}
         if backbone in PATCHCORE_BACKBONES:
@@ -53,7 +60,8 @@ class Driver:
         self._limits()
         return {
             "model": type(self.module).__name__,
-            "versions": {name: version(name) for name in PACKAGES},
+            "versions": {name: found for name in PACKAGES if (found := _version(name))},
+            "device": device,
             "threads": torch.get_num_threads(),
         }
 
@@ -91,6 +99,7 @@ class Driver:
         begun = time.perf_counter()
         for number in range(batches):
             result = once(chunks[number % len(chunks)])
+        result.anomaly_map[:1].sum().item()  # a GPU may still be computing
         seconds = time.perf_counter() - begun
         return {"seconds": seconds, "map": list(result.anomaly_map.shape)}
 
@@ -126,7 +135,7 @@ class Driver:
         from torchvision.transforms.v2.functional import to_dtype
 
         images_B3SS = torch.from_numpy(batch_BHWC).permute(0, 3, 1, 2).contiguous()
-        return to_dtype(images_B3SS, torch.float32, scale=True)
+        return to_dtype(images_B3SS.to(self.device), torch.float32, scale=True)
 
     def _reverse_distillation(self, backbone: str, weights: str | None) -> Any:
         from anomalib.models import ReverseDistillation
@@ -145,7 +154,7 @@ class Driver:
             lost = [name for name in missing.missing_keys if not name.endswith("num_batches_tracked")]
             if lost or missing.unexpected_keys:
                 raise ValueError(f"the encoder's weights do not fit: {lost[:3]} {missing.unexpected_keys[:3]}")
-        return module.eval()
+        return module.eval().to(self.device)
 
     def _patchcore(self, backbone: str) -> Any:
         """PatchCore with a memory of the usual size: random rows of real embeddings, for only their number costs time.
@@ -163,7 +172,7 @@ class Driver:
             evaluator=False,
             visualizer=False,
         )
-        module.model.train()
+        module.to(self.device).model.train()
         with torch.inference_mode():
             rows = [
                 module.model(module.pre_processor(self._floats(self.frames_NHWC[start : start + 16])))
@@ -172,7 +181,7 @@ class Driver:
         module.model.embedding_store.clear()
         embeddings = torch.cat(rows).clone()
         chosen = torch.randint(len(embeddings), (PATCHCORE_BANK,))
-        noise = 0.01 * embeddings.std() * torch.randn(PATCHCORE_BANK, embeddings.shape[1])
+        noise = 0.01 * embeddings.std() * torch.randn(PATCHCORE_BANK, embeddings.shape[1]).to(self.device)
         module.model.memory_bank = embeddings[chosen] + noise
         return module.eval()
 
@@ -207,6 +216,13 @@ class Driver:
             test_split_ratio=0.5,
             val_split_mode="same_as_test",
         )
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # what exports need is missing where nothing is exported
+        return None
 
 
 def main() -> None:
