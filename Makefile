@@ -5,7 +5,7 @@ STAMP := $(VENV)/.installed
 # Bytecode is written at the first import; without it each of Ray's processes would compile all that it imports.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: help install demo test check chaos minio prometheus kube-tools chart image server-images compose-test upgrade-test kafka-python clean
+.PHONY: help install demo test check chaos minio prometheus kube-tools kube-test chart image server-images compose-test upgrade-test kafka-python clean
 
 help:  ## Show this help
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -34,7 +34,7 @@ test: check  ## Check, then every test, on real servers that the tests start; or
 ifdef ARGS
 	@$(VENV)/bin/python -m pytest $(ARGS)
 else
-	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade"
+	@$(VENV)/bin/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not alone and not upgrade and not kubernetes"
 	@$(VENV)/bin/python -m pytest -m alone
 endif
 
@@ -55,6 +55,9 @@ prometheus: $(STAMP)  ## Build Prometheus and promtool with Go into the cache (a
 
 kube-tools: $(STAMP)  ## Build a Kubernetes with KubeRay into the cache (11 minutes on two idle cores)
 	@$(VENV)/bin/python -m infra.kubernetes.tools
+
+kube-test: $(STAMP)  ## The chart before a real Kubernetes with KubeRay, as root, from what make kube-tools built
+	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
 
 HELM ?= helm
 chart:  ## Package the Helm chart, with the alert rules, into build/: HELM=/path/to/helm
