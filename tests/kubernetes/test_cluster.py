@@ -1,4 +1,4 @@
-"""The chart before a real API server, with KubeRay's operator: `make kube-test`. Two nodes in namespaces of their own."""
+"""The chart before a real API server, with KubeRay's operator: `make kube-test`. Two nodes, in their own namespaces."""
 
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +23,7 @@ pytestmark = [
 def cluster() -> Iterator[Cluster]:
     with (
         tempfile.TemporaryDirectory(prefix="lk") as folder,  # short, for sockets lie in it
-        Cluster(Path(folder), lambda told: print(told, flush=True)) as made,
+        Cluster(Path(folder), lambda told: print(told, flush=True)) as made,  # noqa: T201
     ):
         made.install_operator("kuberay")
         yield made
@@ -39,7 +39,7 @@ def answer(cluster: Cluster, objects: list[dict[str, Any]]) -> list[str]:
 def test_the_server_takes_each_object(cluster: Cluster, values: dict[str, Any]) -> None:
     ours = [one for one in rendered(values) if one["apiVersion"] in KNOWN_HERE]  # the others' operators are not here
     told = answer(cluster, ours)
-    print(*told, sep="\n")
+    print(*told, sep="\n")  # noqa: T201
     assert len(told) == len(ours) >= 9
     assert all(line.endswith("created (server dry run)") for line in told), told
 
@@ -47,7 +47,7 @@ def test_the_server_takes_each_object(cluster: Cluster, values: dict[str, Any]) 
 def test_the_server_is_strict(cluster: Cluster) -> None:
     (service,) = of_kind(rendered({}), "RayService")
     service["spec"]["rayClusterConfig"]["headGroupSpec"]["template"]["spec"]["containers"][0]["imagePolicy"] = "Never"
-    with pytest.raises(RuntimeError, match='unknown field .*imagePolicy"'):
+    with pytest.raises(RuntimeError, match=r'unknown field .*imagePolicy"'):
         answer(cluster, [service])
 
 

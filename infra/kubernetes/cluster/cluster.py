@@ -177,7 +177,7 @@ class Cluster:
         (home / "kubelet.yaml").write_text(configs.kubelet(node))
         _make_cgroups(node.cgroup)
         self._inside("containerd", "-c", home / "containerd.toml", log=f"containerd-{node.name}")
-        ctr = ["ctr", "-a", node.socket, "-n", "k8s.io"]
+        ctr: list[str | Path] = ["ctr", "-a", node.socket, "-n", "k8s.io"]
         self._wait("containerd", lambda: bool(self.run(*ctr, "version")))
         for archive in sorted((self.folder / "images").iterdir()):
             self.run(*ctr, "images", "import", archive)
@@ -212,7 +212,7 @@ class Cluster:
                 last = str(error)
             ended = [each.args for each in self._processes if each.poll() is not None]
             if time.monotonic() > deadline or ended:
-                why = f"{ended[0]} has ended" if ended else f"not within {within_s:.0f} s"
+                why = f"{ended[0]!r} has ended" if ended else f"not within {within_s:.0f} s"
                 raise NotReady(f"Waited for {what}: {why}; logs are in {self.folder}/log. {last}")
             time.sleep(0.5)
 
