@@ -56,7 +56,7 @@ prometheus: $(STAMP)  ## Build Prometheus and promtool with Go into the cache (a
 kube-tools: $(STAMP)  ## Build a Kubernetes with KubeRay into the cache (11 minutes on two idle cores)
 	@$(VENV)/bin/python -m infra.kubernetes.tools
 
-kube-test: $(STAMP)  ## The chart before a real Kubernetes with KubeRay, as root, from what make kube-tools built
+kube-test: $(STAMP)  ## The chart, and a line by it, on a real Kubernetes with KubeRay, as root, from what make kube-tools built
 	@$(VENV)/bin/python -m pytest -s -m kubernetes tests/kubernetes $(ARGS)
 
 HELM ?= helm
