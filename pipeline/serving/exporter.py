@@ -1,7 +1,7 @@
 """Metrics of one node: a process that outlives its replicas and answers Prometheus for all of them.
 
 Replicas keep their counts in files of their node (`pipeline/serving/node.py`), which a replica that is killed leaves
-behind whole. This reads them. It loads neither torch nor settings: it stands on every node, in some 90 MB.
+behind whole. This reads them. It loads neither torch nor settings: it stands on every node and is to be small.
 """
 
 import os
