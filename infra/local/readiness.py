@@ -24,18 +24,24 @@ READY_BUCKET = "linewatch-ready"
 ATTEMPT_S = 10.0
 
 
-def wait_until(probe: Callable[[], None], *, name: str, alive: Callable[[], bool], within_s: float, log: Path) -> None:
-    """Probe until it passes; say what the log says when the server ends or takes too long."""
+def wait_until(
+    probe: Callable[[], None], *, name: str, ended: Callable[[], Path | None], within_s: float, log: Path
+) -> None:
+    """Probe until it passes; say what the log says when the server takes too long, or one that it needs ends.
+
+    Args:
+        ended: the log of one that has ended, this server or another of its cluster; None while all run.
+    """
     deadline = time.monotonic() + within_s
     while True:
-        ended = not alive()
+        last_log = ended()
         try:
-            if not ended:
+            if last_log is None:
                 return probe()
         except Exception as error:  # whatever it is, it means "not yet"; the last one is told below
             reason = f"{type(error).__name__}: {error}"
-        if ended:
-            raise NotReady(f"{name} ended while starting. Its log, {log}, ends with:\n{last_lines(log)}")
+        if last_log is not None:
+            raise NotReady(f"{name} ended while starting. Its log, {last_log}, ends with:\n{last_lines(last_log)}")
         if time.monotonic() > deadline:
             raise NotReady(
                 f"{name} did not answer within {within_s:.0f} s (last try: {reason}). "

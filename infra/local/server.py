@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from infra.local.errors import LocalServersError
@@ -88,12 +88,14 @@ class Server:
         )
         self._changed()
 
-    def wait_ready(self) -> None:
+    def wait_ready(self, beside: Sequence[Server] = ()) -> None:
+        """Return once it does its work; `beside` are others of its cluster, without which it never would."""
+        cluster = (self, *beside)
         try:
             wait_until(
                 self.program.probe,
                 name=f"{self.program.title} {self.program.version}",
-                alive=lambda: self.alive,
+                ended=lambda: next((server.log for server in cluster if not server.alive), None),
                 within_s=self.program.ready_within_s,
                 log=self.log,
             )

@@ -218,7 +218,7 @@ class LocalServers:
                 self.s3.wait_ready()
                 self._launch_kafka(say)
             for broker in self.brokers:
-                broker.wait_ready()
+                broker.wait_ready(self.brokers)
             # Not before all are up: a start that is killed half way leaves nothing behind.
             for server in self.members:
                 server.let_go()

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import random
 import socket
+import subprocess
+import sys
 
 import pytest
 
@@ -38,11 +40,36 @@ def test_programs_that_seed_pythons_random_numbers_alike_draw_other_ports() -> N
     assert drawn[0] != drawn[1]
 
 
+def test_a_drawn_port_is_not_drawn_by_another_process() -> None:
+    [port] = ports.draw_ports(["main"], twin_offset=10_000).values()
+    other = f"""
+from infra.local import ports
+ports.FIRST_PORT = ports.LAST_PORT = {port}
+try:
+    print(ports.draw_ports(["main"]))
+except ports.CannotRun as error:
+    print(error)
+"""
+    done = subprocess.run([sys.executable, "-c", other], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("No free ports")
+
+
+def test_the_server_that_a_port_was_drawn_for_can_listen_there_and_again_after_it_ended() -> None:
+    drawn = ports.draw_ports(["main"], twin_offset=10_000)
+    for port in (drawn["main"], drawn["main"] + 10_000):
+        for _ in range(2):
+            with listen(port=port), socket.create_connection(("127.0.0.1", port)):
+                assert not ports.is_free(port)
+        assert ports.is_free(port), "for the next start"
+
+
 def test_a_port_is_not_drawn_when_its_twin_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     [port] = ports.draw_ports(["main"], twin_offset=10_000).values()
     monkeypatch.setattr(ports, "FIRST_PORT", port)
     monkeypatch.setattr(ports, "LAST_PORT", port)
+    ports._held.clear()
     with listen(port=port + 10_000):
         assert ports.draw_ports(["main"]) == {"main": port}
+        ports._held.clear()
         with pytest.raises(CannotRun, match="No free ports"):
             ports.draw_ports(["main"], twin_offset=10_000)

@@ -17,6 +17,9 @@ from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.structs import OffsetAndMetadata
 
 from infra.local import LocalServers
+from infra.local.apache_kafka import ApacheKafka
+from infra.local.choice import S3Kind
+from infra.local.errors import NotReady
 from infra.local.server import Server
 from infra.local.servers import stop_recorded
 from jobs.cli.local import local
@@ -199,3 +202,21 @@ def test_down_ends_all_of_them(servers: LocalServers, data_dir: Path) -> None:
     pids = [server.pid for server in servers.members if server.pid]
     assert run("down", "--data-dir", str(data_dir)).output == "Stopped.\n"
     assert gone(pids)
+
+
+def test_one_that_ends_while_starting_is_named_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, need: Callable[[str], None], quick_s3: S3Kind
+) -> None:
+    """The others wait for it, so that their own silence would say nothing."""
+    need("apache")
+    whole = ApacheKafka.command
+
+    def command(self: ApacheKafka) -> list[str]:
+        words = whole(self)
+        return words if self.number < 3 else [words[0], "-Xmx1k", *words[2:]]
+
+    monkeypatch.setattr(ApacheKafka, "command", command)
+    begun = time.monotonic()
+    with pytest.raises(NotReady, match=r"ended while starting[^\n]*apache-kafka-3\.log[^\n]*\n[^\0]*heap"):
+        LocalServers.start(tmp_path / "data", kafka="apache", s3=quick_s3, brokers=3)
+    assert time.monotonic() - begun < ApacheKafka.ready_within_s / 2
