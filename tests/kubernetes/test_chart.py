@@ -20,6 +20,7 @@ CHART = Path(__file__).parents[2] / "infra" / "kubernetes" / "chart"
 EVERYTHING = {
     "strimzi": {"enabled": True},
     "monitoring": {"enabled": True},
+    "tools": {"enabled": True},
     "schedule": {
         "enabled": True,
         "volumes": [{"name": "photos", "mountPath": "/photos", "persistentVolumeClaim": {"claimName": "photos"}}],
@@ -140,6 +141,14 @@ def test_accounts_have_the_rights_of_the_page_and_no_others() -> None:
     assert found == wanted
 
 
+def test_tools_have_the_rights_of_cameras_fitters_and_readers_together() -> None:
+    found: dict[str, set[str]] = {}
+    for user in of_kind(rendered({"strimzi": {"enabled": True}, "tools": {"enabled": True}}), "KafkaUser"):
+        rules = user["spec"]["authorization"]["acls"]
+        found[user["metadata"]["name"]] = {yaml.safe_dump(rule) for rule in rules}
+    assert found["line-tools"] == found["line-fitter"] | found["camera-gateway"] | found["reader"]
+
+
 def test_no_pod_is_root_or_writes_its_own_root() -> None:
     found = [pod for one in rendered(EVERYTHING) for pod in pods(one)]
     assert len(found) >= 7
@@ -176,9 +185,11 @@ def test_fits_and_replicas_use_accounts_of_their_own() -> None:
         "RayService": {"linewatch-replica"},
         "RayJob": {"linewatch-fitter"},
         "CronJob": {"linewatch-fitter"},
-        "Deployment": {"linewatch-fitter"},
-        "Job": {"linewatch-setup"},
+        "Deployment": {"linewatch-fitter", "linewatch-tools"},
     }
+    (job,) = of_kind(rendered({}), "Job")
+    (account,) = [each for each in next(pods(job))["volumes"] if each["name"] == "account"]
+    assert account["secret"]["secretName"] == "linewatch-setup"
 
 
 def test_rules_of_the_observability_folder_become_objects(tmp_path: Path) -> None:

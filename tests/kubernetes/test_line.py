@@ -1,14 +1,13 @@
-"""A line by the chart on a real Kubernetes with KubeRay, while pods die and Ray is upgraded: `make kube-test`.
+"""docs/deploy.md followed word by word on a real Kubernetes with KubeRay: `make kube-test`.
 
-Kafka and S3 run beside the cluster, on its network. Pods borrow this machine's Python and this checkout.
+One line for all tests here, which come in the order of a line's life.
 """
 
 import json
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,123 +15,192 @@ import pytest
 import yaml
 
 from infra.kubernetes.cluster.cluster import BORROWER, Cluster, why_not
-from tests.kubernetes.test_chart import CHART
+from tests.kubernetes.line import A_CAMERA, COMPONENT, ENVIRONMENT, ROOT, TODAY, Line, until
+from tests.kubernetes.stores import borrowed
 
 REASON = why_not()
 pytestmark = [
     pytest.mark.kubernetes,
-    pytest.mark.timeout(1500),
+    pytest.mark.timeout(1800),
     pytest.mark.skipif(REASON is not None, reason=REASON or ""),
 ]
-ROOT = Path(__file__).parents[2]
-BORROWED = ["/usr", sys.base_prefix, str(ROOT)]
-IMAGES, FPS = 2000, 15
-ADDRESS = "10.77.0.10"
-
-
-class KubernetesLine:
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        self.cluster, self.folder = cluster, folder
-        self.told: dict[str, str] = json.loads((folder / "told.json").read_text())
-        for account in ("replica", "fitter", "setup"):
-            keys = [f"--from-literal=s3.{name}={self.told[name]}" for name in ("access_key", "secret_key")]
-            cluster.kubectl("create", "secret", "generic", f"linewatch-{account}", *keys)
-
-    def helm(self, verb: str, **pods: Any) -> None:
-        volumes = [{"name": f"borrowed-{i}", "hostPath": {"path": path}} for i, path in enumerate(BORROWED)]
-        mounts = [{"name": f"borrowed-{i}", "mountPath": path, "readOnly": True} for i, path in enumerate(BORROWED)]
-        memory = {"requests": {"cpu": "200m", "memory": "1Gi"}, "limits": {"memory": "4Gi"}}
-        group = {
-            "name": "cpu", "nodes": 1, "minNodes": 1, "maxNodes": 1, "gpus": 0, "objectStoreBytes": 100_000_000,
-            "resources": memory, "nodeSelector": {}, "tolerations": [],
-        }  # fmt: skip
-        values = {
-            "image": dict(zip(("repository", "tag"), BORROWER.split(":"), strict=True)),
-            "settings": {
-                "kafka": {"bootstrap_servers": self.told["kafka"]},
-                "s3": {"endpoint": self.told["s3"]},
-                "topics": {"partitions": 4},
-                "engine": {"threads": 1},
-            },
-            "ray": {"head": {"resources": memory, "objectStoreBytes": 100_000_000}},
-            "serving": {"replicas": 1, "allowAnonymous": True, "groups": [group]},
-            "pods": {"volumes": volumes, "volumeMounts": mounts, **pods},
-        }
-        file = self.folder / "values.yaml"
-        file.write_text(yaml.safe_dump(values))
-        self.cluster.run("helm", verb, "line", CHART, "--values", file, "--timeout", "280s", timeout_s=300)
-
-    def linewatch(self, *words: str | Path) -> list[str]:
-        names = ("KAFKA__BOOTSTRAP_SERVERS", "S3__ENDPOINT", "S3__ACCESS_KEY", "S3__SECRET_KEY")
-        values = (self.told[key] for key in ("kafka", "s3", "access_key", "secret_key"))
-        given = [f"LINEWATCH_{name}={value}" for name, value in zip(names, values, strict=True)]
-        program = Path(sys.prefix) / "bin" / "linewatch"
-        return self.cluster.inside(["env", f"PYTHONPATH={ROOT}", *given, program, *words])
-
-    def pod(self, node_type: str) -> str:
-        return self.cluster.kubectl("get", "pods", "-l", f"ray.io/node-type={node_type}", "-o", "name").split()[0]
-
-    def ray_clusters(self) -> list[str]:
-        return self.cluster.kubectl("get", "rayclusters", "-o", "name").split()
-
-    def ready(self) -> None:
-        self.cluster.wait_for("rayservice/line", "Ready", within_s=400)
+CAMERAS, FPS = 4, 2.0
+GCS, CLIENT, DASHBOARD, REST = 6379, 10001, 8265, 8000
+LOOK = """
+import json, socket, sys
+def open_(port):
+    try:
+        socket.create_connection((sys.argv[1], port), timeout=3).close()
+        return True
+    except OSError:
+        return False
+print(json.dumps([port for port in map(int, sys.argv[2:]) if open_(port)]))
+"""
 
 
 @pytest.fixture(scope="module")
-def line() -> Iterator[KubernetesLine]:
-    environment = [f"PATH={sys.prefix}/bin:/usr/bin:/bin", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8"]
+def line() -> Iterator[Line]:
     with (
         tempfile.TemporaryDirectory(prefix="lk") as name,
-        Cluster(Path(name), lambda told: print(told, flush=True), environment) as cluster,  # noqa: T201
+        Cluster(Path(name), lambda told: print(told, flush=True), ENVIRONMENT) as cluster,  # noqa: T201
     ):
-        folder = Path(name)
-        words = ["env", f"PYTHONPATH={ROOT}", sys.executable, "-m", "tests.kubernetes.servers"]
-        servers = subprocess.Popen(cluster.inside([*words, folder, ADDRESS, str(IMAGES)]))
-        try:
-            cluster.install_operator("kuberay")
-            until(lambda: servers.poll() is not None or (folder / "told.json").exists(), 200, "the servers")
-            made = KubernetesLine(cluster, folder)
-            made.helm("install")
-            made.ready()
-            yield made
-        finally:
-            servers.terminate()
-            servers.wait(60)
+        Path(name).chmod(0o755)
+        work = Path(name) / "work"
+        work.mkdir()
+        cluster.enforce_policies()
+        cluster.add_node()
+        cluster.install_operator("kuberay")
+        made = Line(cluster, work)
+        made.start_stores()
+        yield made
 
 
-def test_nothing_is_lost_while_pods_die_and_ray_is_upgraded(line: KubernetesLine, tmp_path: Path) -> None:
-    with (tmp_path / "replay.log").open("w") as log:
-        camera = subprocess.Popen(
-            line.linewatch("replay", line.folder / "pictures", "--product", line.told["product"], "--fps", str(FPS)),
-            stdout=log, stderr=log,
-        )  # fmt: skip
-        try:
-            time.sleep(10)
-            line.cluster.kubectl("delete", line.pod("worker"), "--wait=false")
-            time.sleep(30)
-            line.ready()
-            line.cluster.kubectl("delete", line.pod("head"), "--wait=false")
-            time.sleep(30)
-            line.ready()
-            (before,) = line.ray_clusters()
-            line.helm("upgrade", env=[{"name": "UPGRADED", "value": "1"}])
-            until(lambda: before not in line.ray_clusters(), 400, "the old cluster is gone")
-            line.ready()
-            assert camera.wait(300) == 0, (tmp_path / "replay.log").read_text()
-        finally:
+def show(*told: object) -> None:
+    print(*told, sep="\n", flush=True)  # noqa: T201
+
+
+def rows(audit: str) -> dict[str, str]:
+    return {words[0]: words[1] for words in map(str.split, audit.splitlines()) if len(words) > 1}
+
+
+def test_the_page_brings_up_a_line(line: Line) -> None:
+    line.follow("2. Accounts")
+    show(line.follow("3. The line"))
+    told = line.follow("4. The first product")
+    show(told)
+    assert "champion" in told
+    told = line.follow("5. The first images")
+    show(told)
+    until(lambda: f"each of {TODAY} images has its outcome" in line.exec("audit").stdout, 120, "all have their event")
+    show(line.follow("6. Every night"))
+
+
+def test_a_fit_is_run_by_the_schedule(line: Line) -> None:
+    before = line.exec("models", "list", "cap").stdout
+    line.upgrade(**{"fitting.cron": [{"name": "often", "schedule": "* * * * *", "products": ["cap"]}]})
+
+    def fitted() -> bool:
+        jobs = json.loads(line.kubectl("get", "jobs", "-o", "json"))["items"]
+        owners = {one["metadata"]["name"]: one["metadata"].get("ownerReferences", []) for one in jobs}
+        often = [one for one in jobs if "line-fit-often" in {each["name"] for each in owners[one["metadata"]["name"]]}]
+        assert not any(one["status"].get("failed") for one in often), often
+        return any(one["status"].get("succeeded") for one in often)
+
+    until(fitted, 400, "a fit of the schedule")
+    line.upgrade(**{"fitting.cron": []})
+    after = line.exec("models", "list", "cap").stdout
+    show(after)
+    assert len(after.splitlines()) > len(before.splitlines()), "another version"
+
+
+def reached(line: Line, namespace: str, labels: dict[str, str], address: str, *ports: int) -> list[int]:
+    """Which ports of an address a pod with these labels reaches."""
+    volumes, mounts = borrowed("/usr", Path(ENVIRONMENT[0].partition("=")[2].split(":")[0]).parent, ROOT)
+    name = f"asks-{time.monotonic_ns()}"
+    container = {
+        "name": "asks", "image": BORROWER, "imagePullPolicy": "IfNotPresent", "volumeMounts": mounts,
+        "command": ["/usr/bin/python3", "-c", LOOK, address, *map(str, ports)],
+    }  # fmt: skip
+    pod = {
+        "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": namespace, "labels": labels},
+        "spec": {"nodeName": "node1", "restartPolicy": "Never", "containers": [container], "volumes": volumes},
+    }  # fmt: skip
+    line.cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump(pod))
+    done = "--for=jsonpath={.status.phase}=Succeeded"
+    line.cluster.kubectl("-n", namespace, "wait", f"pod/{name}", done, "--timeout=120s")
+    told: list[int] = json.loads(line.cluster.kubectl("-n", namespace, "logs", name))
+    line.cluster.kubectl("-n", namespace, "delete", "pod", name, "--wait=false")
+    return told
+
+
+def test_strangers_do_not_reach_ray(line: Line) -> None:
+    (head,) = line.pods("head")
+    address = line.kubectl("get", "pod", head, "-o", "jsonpath={.status.podIP}")
+    ports = (GCS, CLIENT, DASHBOARD, REST)
+    its = {"app.kubernetes.io/name": "linewatch", "app.kubernetes.io/instance": "line"}
+    who: dict[str, tuple[str, dict[str, str]]] = {
+        "a pod of another namespace": ("default", {}),
+        "a pod beside the line": ("line", {}),
+        "a pod that is labelled as one of the line, elsewhere": ("default", {**its, COMPONENT: "replica"}),
+        "the tools": ("line", {**its, COMPONENT: "tools"}),
+        "the operator": ("kuberay", {COMPONENT: "kuberay-operator"}),
+        "a replica": ("line", {**its, COMPONENT: "replica"}),
+        "a console": ("line", {"app": "console"}),
+    }
+    line.upgrade(**{"networkPolicies.restFrom": [{"podSelector": {"matchLabels": {"app": "console"}}}]})
+    found = {name: reached(line, namespace, labels, address, *ports) for name, (namespace, labels) in who.items()}
+    line.upgrade()
+    show(*(f"{name}: {told}" for name, told in found.items()))
+    assert found == {
+        "a pod of another namespace": [],
+        "a pod beside the line": [],
+        "a pod that is labelled as one of the line, elsewhere": [],
+        "the tools": [],
+        "the operator": [DASHBOARD, REST],
+        "a replica": list(ports),
+        "a console": [REST],
+    }
+
+
+def test_a_pod_of_the_line_may_do_nothing_in_kubernetes_and_nothing_in_ray_without_its_token(line: Line) -> None:
+    account = "system:serviceaccount:line:line"
+    for verb, what in (("get", "secrets"), ("list", "pods"), ("create", "pods"), ("patch", "rayservices.ray.io")):
+        command = line.cluster.inside(["kubectl", "auth", "can-i", verb, what, "-n", "line", "--as", account])
+        assert subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip() == "no", what
+    pod = line.pods("replica")[0]
+    with pytest.raises(RuntimeError, match="No such file"):
+        line.kubectl("exec", pod, "--", "ls", "/var/run/secrets/kubernetes.io/serviceaccount")
+    (head,) = line.pods("head")
+    address = line.kubectl("get", "pod", head, "-o", "jsonpath={.status.podIP}")
+    asked = f"curl -s -o /dev/null -w '%{{http_code}}' http://{address}:{DASHBOARD}/api/jobs/"
+    assert line.kubectl("exec", pod, "--", "sh", "-c", asked) == "401"
+    with_token = f'{asked} -H "Authorization: Bearer $RAY_AUTH_TOKEN"'
+    assert line.kubectl("exec", pod, "--", "sh", "-c", with_token) == "200"
+
+
+def test_nothing_is_lost_while_pods_die_a_node_is_drained_and_ray_is_upgraded(line: Line, tmp_path: Path) -> None:
+    started = time.monotonic()
+    cameras = [line.camera(number, FPS, tmp_path / f"camera-{number}.log") for number in range(CAMERAS)]
+
+    def during(what: str) -> None:
+        show(f"{time.monotonic() - started:4.0f} s  {what}")
+        assert all(camera.poll() is None for camera in cameras), f"the cameras have ended before {what}"
+
+    try:
+        time.sleep(5)
+        during("a replica's pod is deleted")
+        line.kubectl("delete", "pod", line.pods("replica", nodeName="node1")[0], "--wait=false")
+        time.sleep(5)
+        line.settled()
+        during("a node is drained")
+        words = ("drain", "node2", "--ignore-daemonsets", "--delete-emptydir-data", "--timeout=200s")
+        show(line.cluster.kubectl(*words))
+        line.settled()
+        line.cluster.kubectl("uncordon", "node2")
+        during("the head's pod is deleted")
+        line.kubectl("delete", "pod", line.pods("head")[0], "--wait=false")
+        time.sleep(5)
+        line.settled()
+        during("Ray is upgraded")
+        (before,) = line.ray_clusters()
+        line.upgrade(**{"pods.env": [{"name": "UPGRADED", "value": "1"}]})
+        until(lambda: before not in line.ray_clusters(), 400, "the old cluster is gone")
+        line.settled()
+        show(f"{time.monotonic() - started:4.0f} s  the new cluster serves alone")
+        for number, camera in enumerate(cameras):
+            assert camera.wait(400) == 0, (tmp_path / f"camera-{number}.log").read_text()
+    finally:
+        for camera in cameras:
             camera.kill()
-    audit = line.linewatch("audit")
-    until(lambda: subprocess.run(audit, capture_output=True, check=False).returncode == 0, 300, "all have their event")
-    told = subprocess.run(audit, capture_output=True, text=True, check=True).stdout
-    print(told)  # noqa: T201
-    rows = {words[0]: words[1] for words in map(str.split, told.splitlines()) if len(words) > 1}
-    assert (rows["lost"], rows["doubled_same_id"], rows["doubled_other"]) == ("0", "0", "0")
-    assert f"each of {IMAGES} images has its outcome" in told
+    images = TODAY + CAMERAS * A_CAMERA
+    until(lambda: f"each of {images} images has its outcome" in line.exec("audit").stdout, 300, "all have their event")
+    told = line.exec("audit").stdout
+    show(told)
+    found: dict[str, Any] = rows(told)
+    assert (found["lost"], found["doubled_same_id"], found["doubled_other"]) == ("0", "0", "0")
 
 
-def until(holds: Callable[[], bool], within_s: float, what: str) -> None:
-    deadline = time.monotonic() + within_s
-    while not holds():
-        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}"
-        time.sleep(1)
+def test_the_page_takes_it_away(line: Line) -> None:
+    line.follow("Away")
+    assert line.cluster.kubectl("get", "namespaces", "-o", "name").split().count("namespace/line") == 0
+    assert "line-" not in line.cluster.kubectl("get", "priorityclasses", "-o", "name")

@@ -22,6 +22,7 @@ from infra.local.errors import CannotRun, NotReady
 HERE = Path(__file__).parent
 MANIFESTS = HERE / "manifests"
 COREDNS, OPERATOR, BORROWER = "localhost/coredns:1", "localhost/kuberay-operator:1", "localhost/borrower:1"
+POLICIES, POLICIES_QUEUE = "localhost/kube-network-policies:1", 100
 NEEDED = ("containerd", "runc", "ctr", "unshare", "nsenter", "ip", "openssl", "iptables")
 CNI = Path("/usr/lib/cni/bridge")
 
@@ -118,6 +119,23 @@ class Cluster:
         self.kubectl("-n", namespace, "rollout", "status", "deploy/kuberay-operator", "--timeout=280s")
         self._tell("KubeRay's operator is there")
 
+    def enforce_policies(self) -> None:
+        """NetworkPolicies hold from here on for what reaches the first node's pods; the bridge itself enforces none."""
+        self.kubectl("apply", "-f", MANIFESTS / "policies.yaml")
+        self.kubectl("-n", "kube-system", "rollout", "status", "deploy/policies", "--timeout=280s")
+        # It asks for packets by nftables' `queue`, which some kernels lack; by iptables they come all the same. As it
+        # does: before addresses are rewritten, and neither answers, nor the node's own, nor names.
+        for rule in (
+            "-m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT", "-m owner --uid-owner 0 -j ACCEPT",
+            "-p udp --dport 53 -j ACCEPT", f"-d {configs.PODS} -j NFQUEUE --queue-num {POLICIES_QUEUE}",
+        ):  # fmt: skip
+            self.run("iptables", "-t", "mangle", "-A", "POSTROUTING", *rule.split())
+        self._tell("network policies are enforced")
+
+    def define(self, folder: Path) -> None:
+        """Kinds of objects whose operators are not here."""
+        self.kubectl("apply", "--server-side", "-f", folder)
+
     def _tell(self, what: str) -> None:
         self._say(f"{time.monotonic() - self._began:4.0f} s  {what}")
 
@@ -127,7 +145,9 @@ class Cluster:
         (self.folder / "resolv.conf").touch()
         (self.folder / "cni" / "10-pods.conflist").write_text(configs.network(self.folder))
         make_authority(self.folder / "pki", self._first.address)
-        programs = {configs.PAUSE: "pause", COREDNS: "coredns", OPERATOR: "kuberay-operator"}
+        programs = {
+            configs.PAUSE: "pause", COREDNS: "coredns", OPERATOR: "kuberay-operator", POLICIES: "kube-network-policies",
+        }  # fmt: skip
         for tag, name in programs.items():
             write_program_image(self.folder / "images" / f"{name}.tar", tag, bin_dir() / name)
         write_borrowing_image(self.folder / "images" / "borrower.tar", BORROWER, self._environment)

