@@ -1,7 +1,7 @@
 """`linewatch fit`: from good images to versions, and to champions where the gate lets them pass."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 @click.command()
 @click.argument("products", nargs=-1, metavar="[PRODUCT...]")
 @click.option("--all", "everything", is_flag=True, help="Every product that has images.")
+@click.option("--if-new", is_flag=True, help="Leave out products whose images a version was fitted from already.")
 @click.option("--steps", type=click.IntRange(min=1), help="Training steps.  [default: the fit.steps setting]")
 @click.option("--seed", type=click.IntRange(min=0), help="Decides initial weights and batch order.")
 @click.option(
@@ -43,6 +44,7 @@ def fit(
     config: Path | None,
     products: tuple[str, ...],
     everything: bool,
+    if_new: bool,
     no_promote: bool,
     force: bool,
     run: str | None,
@@ -58,7 +60,7 @@ def fit(
 
     \b
     Example:  linewatch fit bottle cap
-              linewatch fit --all
+              linewatch fit --all --if-new
     """
     from jobs.fitting.datasets import Datasets
     from jobs.fitting.release import Releases
@@ -72,7 +74,7 @@ def fit(
     if everything and not (products := tuple(Datasets(store).products())):
         raise click.ClickException("no product has images yet: 'linewatch ingest FOLDER --product NAME' brings some")
     fits = _Fits(settings, store, Releases(settings, store), Screen())
-    versions = fits.fitted(fits.planned(products), run)
+    versions = fits.fitted(fits.planned(products, if_new), run)
     refused = sum(not fits.released(product, version, no_promote, force) for product, version in versions.items())
     if refused:
         raise click.ClickException(
@@ -92,18 +94,33 @@ class _Fits:
     screen: "Screen"
     failed: list[str] = field(default_factory=list)
 
-    def planned(self, products: tuple[str, ...]) -> "list[Task]":
+    def planned(self, products: tuple[str, ...], if_new: bool) -> "list[Task]":
         from jobs.fitting.fit import planned
         from model import IgnoredArea
 
         tasks = []
         for product in dict.fromkeys(products):
             with self._alone(f"{product} can't be fitted"):
-                tasks.append(planned(self.settings, self.store, product))
+                task = planned(self.settings, self.store, product)
+                if if_new and (version := self._of_these_images(task)):
+                    self.screen.say(f"{product}: no other images than those of {version}: not fitted again")
+                else:
+                    tasks.append(task)
         for task in tasks:
             if task.ignore:
                 self.screen.say(f"{task.product}: {IgnoredArea.model_validate(task.ignore).describe()}")
         return tasks
+
+    def _of_these_images(self, task: "Task") -> str | None:
+        """The newest version that was fitted from the task's snapshot, refused ones too."""
+        from pipeline.errors import RegistryError
+
+        registry = self.releases.registry
+        for version in reversed(registry.versions(task.product)):
+            with suppress(RegistryError):  # damaged, or of another release: it tells of no images
+                if registry.manifest(task.product, version).dataset_digest == task.digest:
+                    return version
+        return None
 
     def fitted(self, tasks: "list[Task]", run: str | None) -> dict[str, str]:
         """Product to version, of those that could be fitted."""

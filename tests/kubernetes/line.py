@@ -23,7 +23,7 @@ from tests.pipeline.tiny import texture
 ROOT = Path(__file__).parents[2]
 PAGE = ROOT / "docs" / "deploy.md"
 ENVIRONMENT = [f"PATH={sys.prefix}/bin:/usr/bin:/bin", "HOME=/tmp", "PYTHONDONTWRITEBYTECODE=1", "LANG=C.UTF-8"]
-GOOD, TODAY, A_CAMERA, DIFFERENT = 40, 12, 500, 40
+GOOD, MORE, TODAY, A_CAMERA, DIFFERENT = 40, 6, 12, 500, 40
 FIRST = {"kubernetes.io/hostname": "node1"}
 COMPONENT = "app.kubernetes.io/component"
 
@@ -69,26 +69,22 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
         sets = " ".join(f"--set-json '{name}={json.dumps(value)}'" for name, value in values.items())
         self.shell(f"helm upgrade line infra/kubernetes/chart --namespace line --values values.yaml {sets}")
 
-    def pods(self, component: str, **where: str) -> list[str]:
+    def pods(self, component: str) -> list[str]:
+        """Those that are not ending."""
         found = json.loads(self.kubectl("get", "pods", "-l", f"{COMPONENT}={component}", "-o", "json"))["items"]
-        return [
-            one["metadata"]["name"]
-            for one in found
-            if "deletionTimestamp" not in one["metadata"]
-            and all(one["spec"].get(name) == value for name, value in where.items())
-        ]
+        return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
 
     def ray_clusters(self) -> list[str]:
         return self.kubectl("get", "rayclusters", "-o", "name").split()
 
     def settled(self) -> None:
-        """All pods that are to be there are ready, and Serve has its replicas."""
+        """The head and two nodes for replicas are there and ready, and so is what Serve runs on them."""
 
         def holds() -> bool:
-            replicas = self.pods("replica")
-            ready = [f"pod/{each}" for each in [*self.pods("head"), *replicas]]
+            heads, replicas = self.pods("head"), self.pods("replica")
+            ready = [f"pod/{each}" for each in [*heads, *replicas]]
             self.kubectl("wait", "--for=condition=Ready", "--timeout=1s", "rayservice/line", *ready)
-            return len(replicas) == 2
+            return (len(heads), len(replicas)) == (1, 2)
 
         until(holds, 400, "the line is whole")
 
@@ -96,19 +92,42 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
         command = ["kubectl", "-n", "line", "exec", "deploy/line-tools", "--", "linewatch", *words]
         return subprocess.run(self.cluster.inside(command), capture_output=True, text=True, check=False)
 
-    def camera(self, number: int, fps: float, log: Path) -> "subprocess.Popen[bytes]":
-        """One that sends `A_CAMERA` images."""
+    def start_cameras(self, count: int, fps: float) -> None:
+        """Each a pod of its own that sends `A_CAMERA` images, and ends."""
+        volumes, mounts = stores.borrowed("/usr", sys.base_prefix, ROOT, self.folder / "pictures")
+        access, secret = stores.CREDENTIALS.access_key, stores.CREDENTIALS.secret_key
+        given = {"KAFKA__BOOTSTRAP_SERVERS": stores.KAFKA, "S3__ENDPOINT": stores.S3}
+        given |= {"S3__ACCESS_KEY": access, "S3__SECRET_KEY": secret}
+        environment = [{"name": f"LINEWATCH_{name}", "value": value} for name, value in given.items()]
         words = ["linewatch", "replay", str(self.folder / "pictures"), "--product", "cap", "--fps", str(fps)]
-        words += ["--camera", f"/plant/line{number}/cam1"]
-        command = self.cluster.inside(["kubectl", "-n", "line", "exec", "deploy/line-tools", "--", *words])
-        with log.open("w") as output:
-            return subprocess.Popen(command, stdout=output, stderr=output)
+        pods = [
+            {
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {"name": f"camera-{number}", "labels": {"app": "camera"}},
+                "spec": {
+                    "nodeName": "node1", "restartPolicy": "Never", "volumes": volumes,
+                    "containers": [{
+                        "name": "camera", "image": BORROWER, "imagePullPolicy": "IfNotPresent", "volumeMounts": mounts,
+                        "env": environment, "command": [*words, "--camera", f"/plant/line{number}/cam1"],
+                    }],
+                },
+            }
+            for number in range(count)
+        ]  # fmt: skip
+        self.cluster.kubectl("-n", stores.NAMESPACE, "apply", "-f", "-", stdin=yaml.safe_dump_all(pods))
+
+    def cameras(self) -> list[str]:
+        """What has become of each: Running, Succeeded, Failed."""
+        phases = ("get", "pods", "-l", "app=camera", "-o", "jsonpath={.items[*].status.phase}")
+        return self.cluster.kubectl("-n", stores.NAMESPACE, *phases).split()
 
     def _pictures(self) -> None:
-        for name in ("good", "today", "pictures"):
+        for name in ("good", "more", "today", "pictures"):
             (self.folder / name).mkdir()
         for number in range(GOOD):
             (self.folder / "good" / f"{number:02}.png").write_bytes(texture(number))
+        for number in range(MORE):
+            (self.folder / "more" / f"{number:02}.png").write_bytes(texture(GOOD + number))
         for number in range(TODAY):
             (self.folder / "today" / f"{number:02}.png").write_bytes(texture(100 + number, spot=number % 4 == 0))
         for number in range(A_CAMERA):

@@ -23,7 +23,7 @@ HERE = Path(__file__).parent
 MANIFESTS = HERE / "manifests"
 COREDNS, OPERATOR, BORROWER = "localhost/coredns:1", "localhost/kuberay-operator:1", "localhost/borrower:1"
 POLICIES, POLICIES_QUEUE = "localhost/kube-network-policies:1", 100
-NEEDED = ("containerd", "runc", "ctr", "unshare", "nsenter", "ip", "openssl", "iptables")
+NEEDED = ("containerd", "runc", "ctr", "setpriv", "unshare", "nsenter", "ip", "openssl", "iptables")
 CNI = Path("/usr/lib/cni/bridge")
 
 
@@ -151,7 +151,9 @@ class Cluster:
         for tag, name in programs.items():
             write_program_image(self.folder / "images" / f"{name}.tar", tag, bin_dir() / name)
         write_borrowing_image(self.folder / "images" / "borrower.tar", BORROWER, self._environment)
-        command = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        # However this process ends, the cluster ends with it.
+        command = ["setpriv", "--pdeathsig", "KILL", "unshare", "--net", "--mount", "--uts", "--pid"]
+        command += ["--fork", "--kill-child", "--mount-proc"]
         process = self._spawn("namespaces", [*command, "bash", str(HERE / "namespaces.sh"), str(self.folder)])
         self._wait("the namespaces", (self.folder / "ready").exists)
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()

@@ -11,6 +11,7 @@ from jobs.fitting.datasets import Datasets
 from jobs.fitting.gate import Verdict
 from model import ImageLimits, ModelBundle
 from pipeline.fakes import MemoryStore
+from pipeline.storage.registry import Registry
 from tests.pipeline.tiny import publish, texture
 
 
@@ -28,7 +29,7 @@ def store(monkeypatch: pytest.MonkeyPatch) -> MemoryStore:
 
 def bring(store: MemoryStore, product: str, count: int) -> None:
     folder = Path(f"photos-{product}")
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     for seed in range(count):
         (folder / f"{seed:03d}.png").write_bytes(texture(seed))
     Datasets(store).ingest(folder, product, limits=ImageLimits())
@@ -125,6 +126,20 @@ def test_all_products_that_have_images_are_fitted(store: MemoryStore, fits: Fits
     assert result.exit_code == 1
     assert "c can't be fitted" in result.stderr
     assert fits.considered == ["a", "b"]
+
+
+def test_what_was_fitted_from_the_same_images_is_left_out_if_asked(store: MemoryStore, fits: Fits) -> None:
+    for product in "ab":
+        bring(store, product, 12)
+    assert run("fit", "--all", "--if-new").exit_code == 0
+    bring(store, "b", 14)
+    result = run("fit", "--all", "--if-new")
+    assert result.exit_code == 0
+    assert fits.considered == ["a", "b", "b"]
+    (version,) = Registry(store).versions("a")
+    assert f"a: no other images than those of {version}: not fitted again" in result.output.replace("\n", " ")
+    assert run("fit", "a").exit_code == 0
+    assert fits.considered == ["a", "b", "b", "a"], "unasked, it is fitted"
 
 
 @pytest.mark.usefixtures("store")

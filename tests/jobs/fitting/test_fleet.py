@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import psutil
 import pytest
 
 from jobs.fitting.datasets import Datasets
@@ -101,14 +102,34 @@ def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluste
     assert {beat.phase for beat in beats} == {DONE}
 
 
-def test_two_workers_share_a_fit_while_others_are_fitted(cluster: tuple[Settings, Nodes]) -> None:
+def test_two_workers_share_a_fit_beside_another_and_one_that_is_killed_costs_no_more_than_a_checkpoint(
+    cluster: tuple[Settings, Nodes],
+) -> None:
     settings, _ = cluster
     store = S3Store(settings.s3)
     shared = settings.model_copy(update={"products": {"plate": Product(fit={"workers": 2})}})
     tasks = [planned(shared, store, product) for product in ("disc", "plate")]
     assert [task.workers for task in tasks] == [1, 2]
-    versions = fit_products(shared, tasks)
+    steps: list[int] = []
+    killed: list[psutil.Process] = []
+
+    def on_beat(beat: Beat) -> None:
+        if beat.product != "plate" or beat.phase != "training":
+            return
+        steps.append(beat.step)
+        if not killed and beat.step > CHECKPOINT_STEPS + 10:
+            ours = psutil.Process().children(recursive=True)
+            killed.extend(one for one in ours if one.name().startswith("ray::RayTrain"))
+            killed[0].kill()
+
+    notes: list[str] = []
+    versions = fit_products(shared, tasks, on_beat, on_note=notes.append)
+    assert len(killed) == 2, "both were at work"
+    assert [note.split(":")[0] for note in notes] == ["plate"]
+    again = next(later for earlier, later in pairwise(steps) if later < earlier)
+    assert again > CHECKPOINT_STEPS, "it went on from a checkpoint"
     manifest = Registry(store).manifest("plate", versions["plate"])
+    assert manifest.training.steps == 200
     items = {item.sha256 for item in Datasets(store).latest("plate").good}
     assert manifest.training.images + len(manifest.heldout_sha256) == len(items)
     assert set(manifest.heldout_sha256) <= items
