@@ -74,6 +74,11 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
         found = json.loads(self.kubectl("get", "pods", "-l", f"{COMPONENT}={component}", "-o", "json"))["items"]
         return [one["metadata"]["name"] for one in found if "deletionTimestamp" not in one["metadata"]]
 
+    def containers(self, component: str) -> set[str]:
+        """By id: a pod may have another than before."""
+        ids = "jsonpath={.items[*].status.containerStatuses[*].containerID}"
+        return set(self.kubectl("get", "pods", "-l", f"{COMPONENT}={component}", "-o", ids).split())
+
     def ray_clusters(self) -> list[str]:
         return self.kubectl("get", "rayclusters", "-o", "name").split()
 
@@ -108,7 +113,7 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
                     "nodeName": "node1", "restartPolicy": "Never", "volumes": volumes,
                     "containers": [{
                         "name": "camera", "image": BORROWER, "imagePullPolicy": "IfNotPresent", "volumeMounts": mounts,
-                        "env": environment, "command": [*words, "--camera", f"/plant/line{number}/cam1"],
+                        "env": environment, "command": [*words, "--camera", f"/plant/line{number + 2}/cam1"],
                     }],
                 },
             }
