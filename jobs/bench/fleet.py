@@ -56,9 +56,10 @@ class Run:
 def bench_fleet(run: Run, json_file: Path | None, command: str, screen: Screen) -> dict[str, Any]:
     """Measure, write and show. Real fits in turn, one after another and side by side, on the same private Ray."""
     report: dict[str, Any] = {"command": command, "machine": describe_machine(), **asdict(run)}
-    report["waiting"] = _waiting(run, screen)
-    if run.products:
-        report["real"] = _real(run, screen)
+    with _ray_environment():
+        report["waiting"] = _waiting(run, screen)
+        if run.products:
+            report["real"] = _real(run, screen)
     if json_file:
         json_file.write_text(json.dumps(report, indent=2) + "\n")
     _show(report, run, screen)
@@ -82,7 +83,6 @@ def _waiting(run: Run, screen: Screen) -> dict[str, float]:
     lengths = [run.seconds * draws.uniform(SHORTEST, LONGEST) / mean for _ in range(run.fits)]
     tasks = [Task(f"product-{number}", "", None, work=length) for number, length in enumerate(lengths)]
     with ExitStack() as stack:
-        stack.enter_context(_ray_environment())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         address, _ = stack.enter_context(ray_cluster(run.nodes, run.slots, None, folder))
         settings = Settings.received({"serving": {"ray_address": address}})
@@ -128,7 +128,7 @@ def _real(run: Run, screen: Screen) -> dict[str, Any]:
 
 @contextmanager
 def _ray_environment() -> Iterator[None]:
-    """What nodes of a cluster inherit: a token of their own."""
+    """What nodes of a cluster inherit, and one token for all Rays of this process: Ray reads it once."""
     before = dict(os.environ)
     os.environ |= {
         "RAY_AUTH_MODE": "token",

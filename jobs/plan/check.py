@@ -34,7 +34,7 @@ from jobs.plan.measure import (
     timed_of,
 )
 from jobs.plan.plant import PARTITIONS, Captures, Committed, Plant
-from jobs.plan.simulation import Fault, Line, longest_gap_s, most_behind, simulate
+from jobs.plan.simulation import Fault, Line, heartbeat_s, longest_gap_s, most_behind, simulate
 from jobs.plan.times import STAGES, ServiceTimes, quantiles
 from pipeline.settings import Settings
 
@@ -119,7 +119,7 @@ def check(plant: Plant, run: MeasureRun, on_step: OnStep) -> tuple[list[Compared
             for ran in _runs(plant, device, here.rate, "device", step):
                 _compare(found, ran, times)
             step("device death")
-            _compare(found, _death(plant, device, second, here.rate), times)
+            _compare(found, _death(plant, device, second, here.rate, (number + 0.5) / run.rounds), times)
     return list(found.values()), service_times(plant, run, everything)
 
 
@@ -140,11 +140,13 @@ def _runs(
     yield Ran(f"{name} burst", _drain, settings, *plant.paced(replica, settings, _burst(rate)))
 
 
-def _death(plant: Plant, survivor: SubjectProcess, victim: SubjectProcess, rate: float) -> Ran:
+def _death(plant: Plant, survivor: SubjectProcess, victim: SubjectProcess, rate: float, phase: float) -> Ran:
+    """phase: of the heartbeats, which begin when it joins: deaths at one moment would all be as long after one."""
     settings = plant.fresh()
+    at_s = DEATH_AT_S + phase * heartbeat_s(settings.kafka.session_timeout_ms / 1000)
     captures = regular(DEATH_LOAD * rate, DEATH_RUN_S)
-    committed = plant.with_a_death([survivor, victim], settings, captures, DEATH_AT_S)
-    return Ran("device death", _standstill, settings, committed, None, 2, [Fault(DEATH_AT_S, 1, "dies")])
+    committed = plant.with_a_death([survivor, victim], settings, captures, at_s)
+    return Ran("device death", _standstill, settings, committed, None, 2, [Fault(at_s, 1, "dies")])
 
 
 def _compare(found: dict[tuple[str, str], Compared], ran: Ran, times: ServiceTimes) -> None:

@@ -47,8 +47,12 @@ class Line:
 
     @property
     def heartbeat_s(self) -> float:
-        """As `pipeline/kafka/membership.py` sets it."""
-        return max(0.3, self.session_timeout_s / 6)
+        return heartbeat_s(self.session_timeout_s)
+
+
+def heartbeat_s(session_timeout_s: float) -> float:
+    """From one heartbeat of a member to the next, as `pipeline/kafka/membership.py` sets it."""
+    return max(0.3, session_timeout_s / 6)
 
 
 @dataclass(frozen=True, eq=False)
