@@ -109,6 +109,8 @@ class Fleet:
         most = self._settings.training.fits or room.slots
         free = most - sum(lane.workers for lane in self._lanes.values())
         starting = sum(lane.workers == 1 and name not in standing.held for name, lane in self._lanes.items())
+        coming = sum(workers for _, workers in standing.waiting if workers <= most) - starting
+        threads = room.threads(self._settings.training, min(most, most - free + coming))
         wanted = 0
         for product, workers in standing.waiting:
             if workers == 1:
@@ -118,20 +120,18 @@ class Fleet:
             elif workers > free - max(0, wanted - starting):
                 break  # it waits for its places, and those that come after it wait, too
             else:
-                self._begin(workers, most, room, product)
+                self._begin(workers, threads, room, product)
                 free -= workers
-        new = max(0, min(wanted - starting, free))
-        for _ in range(new):
-            self._begin(1, min(most, most - free + new), room)
+        for _ in range(max(0, min(wanted - starting, free))):
+            self._begin(1, threads, room)
 
-    def _begin(self, workers: int, beside: int, room: Capacity, product: str | None = None) -> None:
-        """beside: how many fits share the cluster. product: the one that a lane of several workers is for."""
+    def _begin(self, workers: int, threads: int, room: Capacity, product: str | None = None) -> None:
+        """threads: of each worker. product: the one that a lane of several workers is for."""
         import ray
 
         lane = f"{self._name}-{next(self._numbers)}"
         if product is not None:
             self._board.reserve.remote(lane, product)
-        threads = room.threads(self._settings.training, beside)
         config = {
             "settings": self._settings.public(),
             "board": self._board,
@@ -139,12 +139,11 @@ class Fleet:
             "run": self._name,
             "threads": threads,
         }
-        gpus, cpus = (self._settings.training.gpus, 1) if room.gpu else (0.0, threads)
+        # One CPU, as a slot is counted, and not its threads: beside replicas it would wait for ever for so many.
+        gpus, cpus = (self._settings.training.gpus, 1) if room.gpu else (0.0, self._settings.training.cpus or 1)
         remote: Any = ray.remote
         if workers == 1:
-            # One CPU, as a slot is counted, and not its threads: beside replicas it would wait for ever for so many.
-            own = 1 if room.gpu else self._settings.training.cpus or 1
-            place = {"num_cpus": own, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
+            place = {"num_cpus": cpus, "num_gpus": gpus, "scheduling_strategy": "SPREAD"}
             ended = remote(**ALONE, **place)(self._loop).remote(config)
         else:
             each = {"CPU": cpus, "GPU": gpus} if room.gpu else {"CPU": cpus}

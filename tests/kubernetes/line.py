@@ -1,7 +1,7 @@
 """A line on a Kubernetes of its own, brought up by the commands of docs/deploy.md.
 
-Kafka and S3 are pods, too. Pods borrow this machine's Python and this checkout: of the page's values, `OVERLAY` changes
-what that takes, and sizes.
+Kafka and S3 are pods, too. Without an image pods borrow this machine's Python and this checkout. Over the page's values
+stands what `overlay` has.
 """
 
 import json
@@ -29,14 +29,14 @@ COMPONENT = "app.kubernetes.io/component"
 
 
 class Line:
-    def __init__(self, cluster: Cluster, folder: Path) -> None:
-        """folder: an empty one, for the reader of the page to work in."""
-        self.cluster, self.folder = cluster, folder
+    def __init__(self, cluster: Cluster, folder: Path, image: str = BORROWER) -> None:
+        """folder: an empty one, for the reader of the page to work in. image: linewatch's, which the first node has."""
+        self.cluster, self.folder, self.image = cluster, folder, image
         self.page = commands(PAGE)
         self._pictures()
         (folder / "infra").symlink_to(ROOT / "infra")
         self.overlay = folder / "overlay.yaml"
-        self.overlay.write_text(yaml.safe_dump(overlay(folder)))
+        self.overlay.write_text(yaml.safe_dump(overlay(folder if image == BORROWER else None)))
 
     def start_stores(self) -> None:
         self.cluster.kubectl("apply", "-f", "-", stdin=yaml.safe_dump_all(stores.objects(ROOT)))
@@ -49,7 +49,7 @@ class Line:
         return self.shell(self.page[heading])
 
     def shell(self, script: str, timeout_s: float = 900) -> str:
-        repository, _, tag = BORROWER.partition(":")
+        repository, _, tag = self.image.rpartition(":")
         prelude = f"""set -euo pipefail
 cd {self.folder}
 export KAFKA={stores.KAFKA} S3={stores.S3} IMAGE={repository} TAG={tag}
@@ -143,19 +143,24 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
                 os.link(self.folder / "pictures" / f"{number % DIFFERENT:03}.png", path)
 
 
-def overlay(folder: Path) -> dict[str, Any]:
-    """What stands over the page's values: where pods borrow from, where they go, and how large they are."""
-    volumes, mounts = stores.borrowed("/usr", sys.base_prefix, ROOT, folder / "pictures")
+def overlay(folder: Path | None) -> dict[str, Any]:
+    """What stands over the page's values: where pods borrow from, where they go, and how large they are.
+
+    folder: of the pictures that they borrow, too; None: they have an image, all on the first node, and one replica.
+    """
+    volumes, mounts = stores.borrowed("/usr", sys.base_prefix, ROOT, folder / "pictures") if folder else ([], [])
+    nodes = 2 if folder else 1
     memory = {"requests": {"cpu": "100m", "memory": "700Mi"}, "limits": {"memory": "4Gi"}}
     group = {
-        "name": "cpu", "nodes": 2, "minNodes": 2, "maxNodes": 2, "gpus": 0, "objectStoreBytes": 100_000_000,
-        "resources": memory, "nodeSelector": {}, "tolerations": [],
+        "name": "cpu", "nodes": nodes, "minNodes": nodes, "maxNodes": nodes, "gpus": 0,
+        "objectStoreBytes": 100_000_000, "resources": memory, "tolerations": [],
+        "nodeSelector": {} if folder else FIRST,
     }  # fmt: skip
     return {
         "settings": {"engine": {"threads": 1}, "fit": {"size": 64, "steps": 12, "batch": 8}},
         "ray": {"head": {"resources": memory, "objectStoreBytes": 100_000_000, "nodeSelector": FIRST}},
-        "serving": {"groups": [group], "oldClusterDeletionDelaySeconds": 10},
-        "fitting": {"head": {"resources": memory}},
+        "serving": {"replicas": nodes, "groups": [group], "oldClusterDeletionDelaySeconds": 10},
+        "fitting": {"head": {"resources": memory}, "nodeSelector": {} if folder else FIRST},
         "tools": {"nodeSelector": FIRST},
         "pods": {"volumes": volumes, "volumeMounts": mounts},
     }

@@ -43,9 +43,11 @@ def why_not() -> str | None:
 class Cluster:
     """Started by `with`. folder: a new one of its own, with a short path, for sockets lie in it."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None], environment: Sequence[str] = ()) -> None:
-        """environment: of the image that borrows the machine's programs."""
-        self.folder, self._say, self._environment = folder, say, environment
+    def __init__(
+        self, folder: Path, say: Callable[[str], None], environment: Sequence[str] = (), image: Path | None = None
+    ) -> None:
+        """environment: of the image that borrows the machine's programs. image: an archive that the first node has."""
+        self.folder, self._say, self._environment, self._image = folder, say, environment, image
         self._first = Node(1, folder)
         self._processes: list[subprocess.Popen[bytes]] = []
         self._init = 0
@@ -203,6 +205,9 @@ class Cluster:
         self._wait("containerd", lambda: bool(self.run(*ctr, "version")))
         for archive in sorted((self.folder / "images").iterdir()):
             self.run(*ctr, "images", "import", archive)
+        if self._image and node.number == 1:
+            self.run(*ctr, "images", "import", self._image, timeout_s=1200)
+            self._tell(f"{node.name} has {self._image.name}")
         self._inside(
             "kubelet", f"--config={home}/kubelet.yaml", f"--kubeconfig={self.folder}/pki/{node.name}.conf",
             f"--hostname-override={node.name}", f"--node-ip={node.address}", f"--root-dir={home}/kubelet",

@@ -23,6 +23,10 @@ capabilities: {drop: [ALL]}
 - {name: RAY_USAGE_STATS_ENABLED, value: "0"}
 # Replicas at 15, Ray's default, would stand still beside any busy process of the node.
 - {name: RAY_worker_niceness, value: "0"}
+{{- if eq (index . 2) "schedule" }}
+- {name: LINEWATCH_TRAINING__METRICS_HOST, value: 0.0.0.0}
+- {name: LINEWATCH_TRAINING__METRICS_PORT, value: {{ $.Values.serving.metricsPort | quote }}}
+{{- end }}
 {{- with $.Values.pods.env }}
 {{ toYaml . }}
 {{- end }}
