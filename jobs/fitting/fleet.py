@@ -51,11 +51,14 @@ class Fleet:
         on_note: Callable[[str], None] | None = None,
     ) -> None:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._settings, self._session, self._name, self._loop = settings, session, name, loop
         self._on_beat = on_beat or (lambda _: None)
         self._on_note = on_note or (lambda line: log.warning("%s", line))
-        board = ray.remote(num_cpus=0, max_restarts=0)(Board)
+        # On this process's own node, whose end is this process's, too: on another the end of that would end the run.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+        board = ray.remote(Board).options(num_cpus=0, max_restarts=0, scheduling_strategy=here)
         self._board: Any = board.remote([vars(task) for task in tasks], settings.training.attempts)
         self._lanes: dict[str, Lane] = {}
         self._numbers = itertools.count()

@@ -48,7 +48,7 @@ def test_defects_are_where_the_mask_says_and_of_the_stated_size() -> None:
 
 def test_both_ways_are_measured_on_the_same_mosaics(category: Path, tmp_path: Path) -> None:
     options = FitOptions(size=128, steps=2, batch=4, corruptions=0)
-    run = MosaicRun(category, side=512, train=10, test=3, options=options)
+    run = MosaicRun(category, side=320, train=10, test=3, options=options)
     report = bench_tiles(run, tmp_path / "tiles.json", "linewatch bench tiles", Screen())
     assert json.loads((tmp_path / "tiles.json").read_text()) == report
     assert report["tiles"] != report["resized"]
