@@ -48,8 +48,8 @@ def all_free(ports: Iterable[int], twin_offset: int = 0) -> bool:
 def draw_ports(names: Sequence[str], *, twin_offset: int = 0, taken: Collection[int] = ()) -> dict[str, int]:
     """One free port for each name, none of `taken`; with `twin_offset`, `port + twin_offset` is free too.
 
-    No other process draws the same while this one runs. Drawn at random and not counted upwards: the fewer meet. By
-    the system's random numbers, for two programs may have seeded Python's alike.
+    No other process draws the same until this one has ended, or drawn many more. Drawn at random and not counted
+    upwards: the fewer meet. By the system's random numbers, for two programs may have seeded Python's alike.
     """
     drawn: dict[str, int] = {}
     for _ in range(ATTEMPTS):

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore")]
 
 PRODUCTS = ("bolt", "cap", "disc", "plate")
+ALIVE = ("state", "=", "ALIVE")
 
 
 def environment(settings: Settings) -> dict[str, str]:
@@ -71,6 +72,9 @@ def _put_back(before: dict[str, str]) -> None:
 
 
 def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluster: tuple[Settings, Nodes]) -> None:
+    import ray
+    from ray.util.state import list_actors
+
     settings, nodes = cluster
     store = S3Store(settings.s3)
     steps: dict[str, list[int]] = {product: [] for product in PRODUCTS}
@@ -85,6 +89,8 @@ def test_four_products_side_by_side_outlive_a_node_and_use_one_that_comes(cluste
             return
         steps[beat.product].append(beat.step)
         if not killed and all(seen and seen[-1] > CHECKPOINT_STEPS + 10 for seen in steps.values()):
+            (board,) = list_actors(address=settings.serving.ray_address, filters=[("class_name", "=", "Board"), ALIVE])
+            assert board.node_id == ray.get_runtime_context().get_node_id(), "the end of another node is not its end"
             killed.append(nodes.kill(0.0))
             os.environ.update(environment(settings))
             nodes.add()
@@ -134,7 +140,7 @@ def test_two_workers_share_a_fit_beside_another_and_one_that_is_killed_costs_no_
     notes: list[str] = []
     versions = fit_products(shared, tasks, on_beat, on_note=notes.append)
     assert len(killed) == 2, "both were at work"
-    assert {note.split(":")[0] for note in notes} == {"plate"}, notes
+    assert [note.split(":")[0] for note in notes] == ["plate"], notes
     again = next(later for earlier, later in pairwise(steps) if later < earlier)
     assert again > CHECKPOINT_STEPS, "it went on from a checkpoint"
     manifest = Registry(store).manifest("plate", versions["plate"])
