@@ -7,6 +7,8 @@ from kafka import errors
 
 TLS = re.compile(r"\[SSL: (\w+)\] (.*?) \(_ssl")
 """What OpenSSL says: its reason, and in words. The client keeps the text and not the error."""
+CODE = re.compile(r"\[Error (\d+)\]")
+"""What the client makes of an answer that it expects no error in: its code within a text."""
 NO_RIGHT = "the account may not {} (the broker's ACLs): give it the right, and the line goes on by itself"
 
 
@@ -33,6 +35,8 @@ def _told(error: BaseException) -> str | None:
         return _no_login(str(error))
     if isinstance(error, errors.UnsupportedSaslMechanismError):
         return "it does not know kafka.sasl_mechanism there: another mechanism, or another port"
+    if type(error) is errors.KafkaError and (found := CODE.search(str(error))):
+        return _told(errors.for_code(int(found[1]))())
     if found := TLS.search(str(error)):
         return _no_tls(*found.groups())
     if isinstance(error, errors.UnknownTopicOrPartitionError):

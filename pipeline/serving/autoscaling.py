@@ -6,7 +6,8 @@ Serve asks `LagPolicy` about every tenth of a second, and adds the delays of `se
     arriving     what is done per second, and the trend of the lag
     needed       replicas for what arrives, and for the lag within `drain_s`, at what a busy replica does per second
 
-What a busy replica does per second is learned while there is a lag; before that, a lag asks for one replica more.
+What a busy replica does per second is learned while there is a lag; before that, a lag asks for one replica more, and
+what any has done at all says when fewer are enough: a short burst may teach no more than that.
 """
 
 import math
@@ -31,12 +32,15 @@ class Load:
 
 @dataclass(frozen=True)
 class Memory:
-    """What is known from the last look. capacity: images per second of a busy replica, 0 where unknown."""
+    """What is known from the last look. capacity: images per second of a busy replica, 0 where unknown. seen: the most
+    that any did, busy or not: it can do as much at least.
+    """
 
     at_s: float
     lag: float
     trend_per_s: float = 0.0
     capacity: float = 0.0
+    seen: float = 0.0
 
 
 def wanted_replicas(
@@ -51,13 +55,18 @@ def wanted_replicas(
         weight = 1 - math.exp(-passed_s / TREND_S)
         trend += weight * ((lag - memory.lag) / passed_s - trend)
     busy = [load.images_per_s for load in loads if load.lag > load.images_per_s > 0]  # more than a second behind
-    capacity = max([memory.capacity * (1 - FORGET_PER_S * passed_s), *busy])
-    remembered = Memory(now_s, lag, trend, capacity)
+    kept = max(0.0, 1 - FORGET_PER_S * passed_s)
+    capacity = max([memory.capacity * kept, *busy])
+    seen = max([memory.seen * kept, *(load.images_per_s for load in loads)])
+    remembered = Memory(now_s, lag, trend, capacity, seen)
     if not loads:
         return current, remembered
-    if capacity <= 0:
-        return (current + 1 if lag > 0 else current), remembered
     arriving = max(0.0, rate + trend)
+    if capacity <= 0:
+        if lag > 0:
+            return current + 1, remembered
+        enough = math.ceil(HEADROOM * arriving / seen) if seen > 0 else 1
+        return max(1, min(current, enough)), remembered
     needed = math.ceil((arriving + lag / drain_s) / capacity)
     if needed >= current:
         return max(1, needed), remembered

@@ -1,14 +1,20 @@
 """Metrics of one node: a process that outlives its replicas and answers Prometheus for all of them.
 
+But not for long: to Ray's autoscaler a node with an actor on it is busy, and would stay for ever.
+
 Replicas keep their counts in files of their node (`pipeline/serving/node.py`), which a replica that is killed leaves
 behind whole. This reads them. It loads neither torch nor settings: it stands on every node and is to be small.
 """
 
 import os
+import threading
+import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
 import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
@@ -19,6 +25,11 @@ from pipeline.telemetry import metrics
 
 NAMESPACE = "linewatch"
 PREFIX = "metrics-of-"
+REPLICA = "ray::ServeReplica:linewatch:"
+"""How Ray calls the process of a replica."""
+LONELY_S = 60.0
+"""An exporter ends where no replica was for so long: longer than a killed one's successor takes, and than a scrape."""
+LOOK_S = 5.0
 
 
 class Exporter:
@@ -27,10 +38,33 @@ class Exporter:
     def __init__(self, folder: str, port: int, tls: dict[str, str]) -> None:
         """folder: this node's. tls: see `MetricsServer`."""
         self._server = MetricsServer(node.address(), port, tls, lambda: metrics.exposition(Path(folder)))
+        name = f"{PREFIX}{node.address()}:{port}"
+        threading.Thread(target=wait_until_lonely, args=[replica_is_here, lambda: _end(name)], daemon=True).start()
 
     def ready(self) -> str:
         """Its address, once it answers; raises ServingError where its port is taken."""
         return self._server.ready()
+
+
+def replica_is_here() -> bool:
+    """Whether one runs or starts on this node: its process is a child of the node's, as this one is."""
+    for process in psutil.Process(os.getppid()).children():
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(REPLICA):
+                return True
+    return False
+
+
+def wait_until_lonely(
+    somebody: Callable[[], bool], end: Callable[[], None], lonely_s: float = LONELY_S, look_s: float = LOOK_S
+) -> None:
+    """Call `end` once nobody was there for `lonely_s`."""
+    last = time.monotonic()
+    while time.monotonic() - last < lonely_s:
+        time.sleep(look_s)
+        if somebody():
+            last = time.monotonic()
+    end()
 
 
 def ensure_exporter(port: int, tls: dict[str, str]) -> None:

@@ -97,8 +97,8 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
         command = ["kubectl", "-n", "line", "exec", "deploy/line-tools", "--", "linewatch", *words]
         return subprocess.run(self.cluster.inside(command), capture_output=True, text=True, check=False)
 
-    def start_cameras(self, count: int, fps: float) -> None:
-        """Each a pod of its own that sends `A_CAMERA` images, and ends."""
+    def start_cameras(self, count: int, fps: float, first: int = 0) -> None:
+        """Each a pod of its own that sends `A_CAMERA` images, and ends. first: number of the first."""
         volumes, mounts = stores.borrowed("/usr", sys.base_prefix, ROOT, self.folder / "pictures")
         access, secret = stores.CREDENTIALS.access_key, stores.CREDENTIALS.secret_key
         given = {"KAFKA__BOOTSTRAP_SERVERS": stores.KAFKA, "S3__ENDPOINT": stores.S3}
@@ -117,7 +117,7 @@ tools=$(kubectl -n line get pod -l {COMPONENT}=tools -o jsonpath='{{.items[*].me
                     }],
                 },
             }
-            for number in range(count)
+            for number in range(first, first + count)
         ]  # fmt: skip
         self.cluster.kubectl("-n", stores.NAMESPACE, "apply", "-f", "-", stdin=yaml.safe_dump_all(pods))
 

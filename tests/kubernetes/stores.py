@@ -6,13 +6,13 @@ from typing import Any
 
 from infra.kubernetes.cluster.cluster import BORROWER
 from infra.local.credentials import Credentials
-from infra.local.kafka_jars import jars_dir
+from infra.local.kafka_jars import ensure_jars
 from infra.local.kafka_properties import server_properties
 from infra.local.program import Found
 from infra.local.seaweedfs import SeaweedFS, find_seaweedfs
 
 NAMESPACE = "plant"
-KAFKA, S3 = "kafka.plant:9092", "http://s3.plant:9000"
+KAFKA, S3, REDIS = "kafka.plant:9092", "http://s3.plant:9000", "redis.plant:6379"
 CREDENTIALS = Credentials("kube-test", "kube-test-secret")
 _PORTS = {"main": 9000, "master": 9333, "volume": 8080, "filer": 8888, "admin": 23646}
 
@@ -26,13 +26,14 @@ def borrowed(*folders: str | Path) -> tuple[list[dict[str, Any]], list[dict[str,
 
 def objects(root: Path) -> list[dict[str, Any]]:
     """root: the checkout, whose environment may have SeaweedFS's program."""
+    jars = ensure_jars(print)
     weed = find_seaweedfs()
     assert isinstance(weed, Found)
     names = {"main": 9092, "controller": 9093}
     own = "listeners=PLAINTEXT://0.0.0.0:9092,CONTROLLER://127.0.0.1:9093\ncontroller.quorum.voters=1@127.0.0.1:9093\n"
     properties = server_properties(1, (names,), 1, KAFKA.partition(":")[0]) + own + "log.dirs=/data/log\n"
     program = Path(shutil.which("java") or "java").resolve()
-    java = f'{program} -Xmx400m -XX:TieredStopAtLevel=1 -XX:-UsePerfData -cp "{jars_dir()}/*"'
+    java = f'{program} -Xmx400m -XX:TieredStopAtLevel=1 -XX:-UsePerfData -cp "{jars}/*"'
     kafka = (
         f"test -e /data/log/meta.properties || {java} kafka.tools.StorageTool format -t 5L6g3nShT-eMCtK--X86sw "
         f"-c /settings/server.properties; exec {java} kafka.Kafka /settings/server.properties"
@@ -43,7 +44,7 @@ def objects(root: Path) -> list[dict[str, Any]]:
     # Debian keeps Java's configuration in /etc, and a link in Java's own folder.
     folders = [
         "/usr",
-        jars_dir(),
+        jars,
         (program.parents[1] / "conf" / "security" / "java.security").resolve().parents[1],
         root,
     ]
@@ -57,6 +58,12 @@ def objects(root: Path) -> list[dict[str, Any]]:
         *_server("kafka", 9092, ["sh", "-c", kafka], {}, folders, settings),
         *_server("s3", 9000, words, store.environment(), folders),
     ]  # fmt: skip
+
+
+def redis() -> list[dict[str, Any]]:
+    """A Redis that outlives Ray's head; `shutil.which("redis-server")` is asked for before."""
+    server = ["redis-server", "--bind", "0.0.0.0", "--protected-mode", "no", "--dir", "/data", "--save", ""]
+    return _server("redis", 6379, server, {}, ["/usr", "/etc/ssl"])
 
 
 def _server(

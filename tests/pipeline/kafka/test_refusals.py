@@ -19,6 +19,7 @@ from pipeline.settings import Settings
         (errors.GroupAuthorizationFailedError("g"), "may not be a member of the consumer group"),
         (errors.TransactionalIdAuthorizationFailedError(), "may not write in transactions"),
         (errors.ClusterAuthorizationFailedError(), "idempotent writes"),
+        (errors.KafkaError("InitProducerIdResponse: [Error 31] ClusterAuthorizationFailedError"), "idempotent writes"),
         (errors.SaslAuthenticationFailedError(), "user or password is wrong: check LINEWATCH_KAFKA__USERNAME"),
         (errors.UnknownTopicOrPartitionError(), "a topic is gone: 'linewatch setup' makes it again"),
         (errors.MessageSizeTooLargeError(), "raise the topic's max.message.bytes"),
@@ -33,7 +34,15 @@ def test_a_refusal_says_what_and_what_to_do(error: Exception, told: str) -> None
         raise error
 
 
-@pytest.mark.parametrize("error", [errors.KafkaTimeoutError(), errors.NotEnoughReplicasError(), OSError("gone")])
+@pytest.mark.parametrize(
+    "error",
+    [
+        errors.KafkaTimeoutError(),
+        errors.NotEnoughReplicasError(),
+        errors.KafkaError("x: [Error 15] y"),
+        OSError("gone"),
+    ],
+)
 def test_what_passes_by_itself_is_no_refusal(error: Exception) -> None:
     assert refusal(error) is None
     with pytest.raises(BrokerUnavailable, match="does not answer") as raised, broker_answers(Settings()):

@@ -63,12 +63,25 @@ def test_a_steady_load_does_not_flap() -> None:
     assert 10 * settled[0] >= 36
 
 
-def test_a_lag_of_unknown_replicas_asks_for_one_more_and_silence_for_none() -> None:
+def test_a_lag_of_unknown_replicas_asks_for_one_more() -> None:
     wanted, memory = wanted_replicas([Load(500, 0)], None, 1.0, 1, 30.0)
     assert wanted == 2
     assert memory.capacity == 0
-    assert wanted_replicas([Load(0, 0)], None, 1.0, 3, 30.0)[0] == 3
     assert wanted_replicas([], memory, 2.0, 3, 30.0)[0] == 3, "no metrics, no decision"
+
+
+def test_a_burst_too_short_to_tell_what_a_replica_can_do_does_not_leave_its_replicas_behind() -> None:
+    """Serve asks for metrics every few seconds: a short lag may be seen once, behind a replica that is fast."""
+    wanted, memory = wanted_replicas([Load(20, 80)], None, 1.0, 1, 30.0)
+    assert (wanted, memory.capacity) == (2, 0)
+    loads = [Load(0, 25), Load(0, 25)]
+    for second in range(2, 60):
+        wanted, memory = wanted_replicas(loads, memory, float(second), 2, 30.0)
+    assert wanted == 1, "one has done 80, and 50 arrive"
+    for second in range(60, 90):
+        wanted, memory = wanted_replicas([Load(0, 38), Load(0, 38)], memory, float(second), 2, 30.0)
+    assert wanted == 2, "76 arrive: one may not be enough"
+    assert wanted_replicas([Load(0, 0)] * 3, None, 1.0, 3, 30.0)[0] == 1, "nothing arrives"
 
 
 def test_never_more_replicas_than_partitions() -> None:
