@@ -18,6 +18,9 @@
     ├── RegistryError               the model registry
     │   ├── UnknownProduct          no champion for this product
     │   └── UnknownVersion          no such version of this product
+    ├── HistoryError                the database of what was inspected
+    │   ├── HistoryUnavailable      no answer, or a refusal; nothing was written; worth trying again
+    │   └── HistoryOvertaken        another follower is ahead: look again where to go on
     ├── ServingError                the deployment
     └── DeadLetter                  this message can't become an event
         ├── HeadersRefused          envelope missing or malformed
@@ -113,6 +116,18 @@ class UnknownProduct(RegistryError):
 class UnknownVersion(RegistryError):
     def __init__(self, product: str, version: str) -> None:
         super().__init__(f"product {product!r} has no version {version!r}: see 'linewatch models list {product}'")
+
+
+class HistoryError(LinewatchError):
+    pass
+
+
+class HistoryUnavailable(HistoryError):
+    pass
+
+
+class HistoryOvertaken(HistoryError):
+    pass
 
 
 class ServingError(LinewatchError):

@@ -33,6 +33,7 @@ BUCKET = Rule(
     r"^[a-z0-9][a-z0-9-]{1,61}[a-z0-9]$",
     "must be 3 to 63 lower-case letters, digits and '-', with no '-' at either end",
 )
+DATABASE = Rule(r"^(sqlite:///[^?]+|postgresql://.+)$", "must be sqlite:///FILE, or postgresql://USER@HOST:PORT/NAME")
 DEVICE = Rule(r"^(auto|cpu|cuda(:[0-9]+)?)$", "must be auto, cpu, cuda, or cuda:N for one of several")
 ENDPOINT = Rule(
     rf"^https?://{HOST}({PORT})?/?$",
@@ -43,7 +44,9 @@ TOPIC_PREFIX = Rule(
 )
 URL = Rule(rf"^https?://{HOST}({PORT})?(/[^\s?#]*)?$", "must be http:// or https://, a host, and a path at most")
 PRODUCT = Rule(NAME_PATTERN, "can't name a product: 1 to 64 letters, digits, '_' and '-', the first no '_' or '-'")
-RULES = {rule.pattern: rule.words for rule in (ADDRESSES, BUCKET, DEVICE, ENDPOINT, TOPIC_PREFIX, URL, PRODUCT)}
+RULES = {
+    rule.pattern: rule.words for rule in (ADDRESSES, BUCKET, DATABASE, DEVICE, ENDPOINT, TOPIC_PREFIX, URL, PRODUCT)
+}
 
 WORDS = {
     "bool_parsing": "must be true or false",

@@ -19,7 +19,15 @@ from jobs.cli import main
 from model import ImageRejected
 from pipeline.contracts.cloudevents import REQUIRED
 from pipeline.contracts.deadletters import MARKER
-from pipeline.contracts.events import CLAIM_CONTENT_TYPE, ClaimCheck, Contract, InspectionEvent, Release, event_id
+from pipeline.contracts.events import (
+    CLAIM_CONTENT_TYPE,
+    ClaimCheck,
+    Contract,
+    Feedback,
+    InspectionEvent,
+    Release,
+    event_id,
+)
 from pipeline.errors import DeadLetter, ImageBroken
 from pipeline.settings import SECRETS, Product, Settings, Topics
 from pipeline.telemetry import metrics
@@ -170,9 +178,11 @@ def test_the_examples_of_messages_are_valid() -> None:
     contracts: dict[type[Contract], Any] = {}
     for block in _blocks(TOPICS, "json"):
         values = json.loads(block)
-        (kind,) = [one for one in (InspectionEvent, ClaimCheck, Release) if set(one.model_fields) == set(values)]
+        (kind,) = [
+            one for one in (InspectionEvent, ClaimCheck, Release, Feedback) if set(one.model_fields) == set(values)
+        ]
         contracts[kind] = kind.model_validate(values)
-    assert set(contracts) == {InspectionEvent, ClaimCheck, Release}
+    assert set(contracts) == {InspectionEvent, ClaimCheck, Release, Feedback}
     event = contracts[InspectionEvent]
     assert event.event_id == event.mask.event_id == event_id(event.image_id, event.model_version)
     assert event.normalised_score == pytest.approx(event.score / event.threshold)

@@ -17,10 +17,13 @@ from jobs.cli.chaos import chaos
 from jobs.cli.data import evaluate, ingest, score
 from jobs.cli.datasets import datasets
 from jobs.cli.demo import demo, doctor
+from jobs.cli.feedback import feedback
 from jobs.cli.fit import fit
+from jobs.cli.history import history
 from jobs.cli.local import local
 from jobs.cli.models import models, schedule
 from jobs.cli.plan import plan
+from jobs.cli.rates import rates
 from jobs.cli.replay import replay
 from jobs.cli.rescore import rescore
 from jobs.cli.setup import config, schemas, setup
@@ -35,7 +38,10 @@ ORDER = (
         "Images and models",
         ("ingest", "datasets", "fit", "models", "evaluate", "score", "schedule", "weights", "benchmark", "ablate"),
     ),
-    ("The stream", ("plan", "serve", "replay", "events", "deadletters", "audit", "rescore")),
+    (
+        "The stream",
+        ("plan", "serve", "replay", "events", "deadletters", "audit", "history", "feedback", "rates", "rescore"),
+    ),
     ("For developers", ("bench", "chaos", "schemas")),
 )
 
@@ -129,7 +135,7 @@ def main(ctx: click.Context, config: Path | None, debug: bool) -> None:
 
 
 for command in (
-    ablate, audit, bench, benchmark, chaos, config, datasets, deadletters, demo, doctor, evaluate, events, fit, ingest,
-    local, models, plan, replay, rescore, schedule, schemas, score, serve, setup, weights,
+    ablate, audit, bench, benchmark, chaos, config, datasets, deadletters, demo, doctor, evaluate, events, feedback,
+    fit, history, ingest, local, models, plan, rates, replay, rescore, schedule, schemas, score, serve, setup, weights,
 ):  # fmt: skip
     main.add_command(command)

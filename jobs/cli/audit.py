@@ -2,11 +2,12 @@
 
 import json
 import logging
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 
 import click
 
+from jobs.cli.moments import moment_of
 from jobs.cli.outputs import OutputFile
 
 log = logging.getLogger(__name__)
@@ -18,23 +19,12 @@ class NotCounted(click.ClickException):
     exit_code = 2
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    from jobs.past.since import moment
-
-    if text is None:
-        return None
-    try:
-        return moment(text, datetime.now(UTC))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @click.option(
-    "--since", metavar="T", callback=_moment,
+    "--since", metavar="T", callback=moment_of,
     help="Count images that came at T or later: an ISO 8601 time, or 30m, 2h, 1d ago.  [default: all that is kept]",
 )  # fmt: skip
-@click.option("--until", metavar="T", callback=_moment, help="Count images that came before T.  [default: now]")
+@click.option("--until", metavar="T", callback=moment_of, help="Count images that came before T.  [default: now]")
 @click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
 @click.pass_context
 def audit(ctx: click.Context, since: datetime | None, until: datetime | None, json_file: Path | None) -> None:

@@ -286,3 +286,27 @@ def large(images: int, workers: int, size: int, steps: int, json_file: Path | No
 
     options = FitOptions(size=size, steps=steps)
     bench_large(images, workers, options, json_file, _command_line(), Screen())
+
+
+@bench.command("history")
+@click.option("--rows", default=5_000_000, show_default=True, type=click.IntRange(min=1000), help="Drawn events.")
+@click.option("--url", metavar="URL", help="A database with nothing in it.  [default: an SQLite file that goes again]")
+@click.option("--json", "json_file", type=OutputFile(), help="Write the figures here.")
+def history(rows: int, url: str | None, json_file: Path | None) -> None:
+    """Measure how fast the history takes events, and how fast it answers with millions of them, by which plan.
+
+    Five million take some 3 GB under TMPDIR.
+
+    \b
+    Example:  linewatch bench history --json history.json
+    """
+    from tempfile import TemporaryDirectory
+
+    from jobs.bench.history import bench_history
+    from jobs.session.progress import Screen
+
+    with TemporaryDirectory() as folder:
+        try:
+            bench_history(url or f"sqlite:///{folder}/history.db", rows, json_file, _command_line(), Screen())
+        except ValueError as error:
+            raise click.ClickException(str(error)) from None

@@ -1,13 +1,14 @@
 """`linewatch rescore`: past images through another version, and what that changes."""
 
 import json
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from jobs.cli.data import product_option
+from jobs.cli.moments import moment_of
 from jobs.cli.outputs import OutputFile
 
 if TYPE_CHECKING:
@@ -18,23 +19,14 @@ if TYPE_CHECKING:
 SHOWN = 10
 
 
-def _moment(_: click.Context, __: click.Parameter, text: str | None) -> datetime | None:
-    from jobs.past.since import moment
-
-    try:
-        return None if text is None else moment(text, datetime.now(UTC))
-    except ValueError as error:
-        raise click.BadParameter(str(error)) from None
-
-
 @click.command()
 @product_option
 @click.option("--version", "-v", required=True, metavar="V", help="The version that scores.")
 @click.option(
-    "--since", required=True, metavar="T", callback=_moment,
+    "--since", required=True, metavar="T", callback=moment_of,
     help="From images of then on: a time such as 2026-01-31T13:30Z, or how long ago: 30m, 2h, 1d.",
 )  # fmt: skip
-@click.option("--until", metavar="T", callback=_moment, help="Up to images of then.  [default: now]")
+@click.option("--until", metavar="T", callback=moment_of, help="Up to images of then.  [default: now]")
 @click.option("--to", "topic", required=True, metavar="TOPIC", help="Events go there, masks to TOPIC.masks.")
 @click.option(
     "--rate", default=10.0, show_default=True, type=click.FloatRange(min=0), help="Most images a second; 0: no limit."

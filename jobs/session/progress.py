@@ -58,7 +58,7 @@ class Screen:
     def __init__(self, console: Console | None = None) -> None:
         self.console = console or Console()
         if not self.console.is_terminal:  # in a log file, tables need not fit 80 columns
-            self.console = Console(width=150)
+            self.console = Console(width=150, stderr=self.console.stderr)
 
     def say(self, text: str) -> None:
         """One line, whatever file names are in it."""

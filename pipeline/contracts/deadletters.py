@@ -90,16 +90,26 @@ def pending(records: Iterable[Record]) -> list[Letter]:
     letters: dict[str, Letter] = {}
     replayed: set[str] = set()
     for record in records:
-        texts = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
-        if "dlq.error.class" in texts:  # first: an original may carry any header, a marker carries no error
-            letters[f"{record.partition}:{record.offset}"] = _letter(record, texts)
-        elif MARKER in texts:
-            replayed.add(texts[MARKER])
+        if letter := letter_in(record):
+            letters[f"{record.partition}:{record.offset}"] = letter
+        elif place := replayed_in(record):
+            replayed.add(place)
     rest = [letter for place, letter in letters.items() if place not in replayed]
     return sorted(rest, key=lambda letter: letter.time)
 
 
-def _letter(record: Record, texts: dict[str, str]) -> Letter:
+def replayed_in(record: Record) -> str:
+    """The place, partition:offset, of the letter that a message marks as sent again; "" where it marks none."""
+    return next(((value or b"").decode(errors="replace") for name, value in record.headers if name == MARKER), "")
+
+
+def letter_in(record: Record) -> Letter | None:
+    """The letter that a message of the topic is; None where it is a mark. An original may carry any header, a mark
+    carries no error.
+    """
+    texts = {name: (value or b"").decode(errors="replace") for name, value in record.headers}
+    if "dlq.error.class" not in texts:
+        return None
     return Letter(
         record=record,
         topic=texts["dlq.error.topic"],

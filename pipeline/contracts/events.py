@@ -13,12 +13,15 @@ from model import Region
 from pipeline.contracts.names import ProductName, VersionName
 
 Verdict = Literal["OK", "NotOK", "NotDecidable"]
+Answer = Literal["good", "defect", "unsure", "withdrawn"]
+Origin = Literal["review", "blind", "golden", "report"]
 
 IMAGE_CAPTURED = "linewatch.image.captured.v1"
 IMAGE_INSPECTED = "linewatch.image.inspected.v1"
 MASK_CUT = "linewatch.mask.cut.v1"
 HEAT_MAPPED = "linewatch.heatmap.mapped.v1"
 MODEL_RELEASED = "linewatch.model.released.v1"
+FEEDBACK_GIVEN = "linewatch.feedback.given.v1"
 
 CLAIM_CONTENT_TYPE = "application/vnd.linewatch.claim+json"
 IMAGE_CONTENT_TYPES = ("image/jpeg", "image/png", "image/bmp", "image/tiff", "image/webp")
@@ -77,6 +80,8 @@ class InspectionEvent(Contract):
     mask: MaskReference
     times: Times
     source: SourceOffset
+    review: bool = Field(False, description="Whether a person is asked: it is doubtful, or was drawn at random")
+    review_rate: float = Field(0.0, ge=0, le=1, description="With which probability parts of this verdict are drawn")
 
 
 class Release(Contract):
@@ -88,6 +93,33 @@ class Release(Contract):
     promoted_at: datetime
 
 
+class Box(Contract):
+    """In pixels of the original image."""
+
+    x: int = Field(ge=0, lt=1 << 31)
+    y: int = Field(ge=0, lt=1 << 31)
+    width: int = Field(ge=1, lt=1 << 31)
+    height: int = Field(ge=1, lt=1 << 31)
+
+
+class Feedback(Contract):
+    """What a person says of an event. The last answer of a person counts; a withdrawn one does not count any more."""
+
+    feedback_id: str = Field(min_length=1, max_length=64, description="Unique; the same again is the same answer")
+    event_id: str = Field(min_length=1, max_length=64)
+    image_id: str
+    camera: str = Field(description="ISA-95 path, as in the event")
+    product: ProductName
+    model_version: VersionName = Field(description="The version that scored the event")
+    answer: Answer
+    kind: str | None = Field(None, min_length=1, max_length=64, description="Of the defect, in the plant's own words")
+    boxes: list[Box] = Field(default_factory=list, max_length=100, description="Where the defect is")
+    person: str = Field(min_length=1, max_length=64)
+    comment: str | None = Field(None, max_length=500)
+    given_at: AwareDatetime
+    origin: Origin = Field("review", description="review: it was doubtful; blind: a random sample of parts taken as OK")
+
+
 def event_id(image_id: str, model_version: str) -> str:
     """The same image scored by the same version has the same event id, however often it is delivered."""
     return hashlib.sha256(f"{image_id}\n{model_version}".encode()).hexdigest()[:32]
@@ -97,4 +129,5 @@ CONTRACTS: dict[str, type[Contract]] = {
     "inspection-event": InspectionEvent,
     "claim-check": ClaimCheck,
     "release": Release,
+    "feedback": Feedback,
 }

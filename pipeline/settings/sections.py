@@ -10,7 +10,7 @@ from model import ImageLimits
 from model.fitting.options import MOST_SCORE_SHIFT
 from pipeline.settings.secret import Section
 from pipeline.telemetry.logs import LogFormat
-from pipeline.wrong_settings import ADDRESSES, BUCKET, DEVICE, ENDPOINT, TOPIC_PREFIX, URL
+from pipeline.wrong_settings import ADDRESSES, BUCKET, DATABASE, DEVICE, ENDPOINT, TOPIC_PREFIX, URL
 
 HEADERS_BYTES = 65_536
 DAY_S = 86_400
@@ -299,6 +299,36 @@ class Gate(Section):
         ge=0,
         description="How far int8 may move held-out scores by the median, in deviations of these",
     )
+
+
+class Review(Section):
+    blind_rate: float = Field(
+        0.01, ge=0, le=1, description="Share of parts taken as OK that people are asked about, drawn at random"
+    )
+    flagged_rate: float = Field(
+        1.0, ge=0, le=1, description="Share of NotOK parts that people are asked about, drawn at random"
+    )
+
+
+class History(Section):
+    url: str = Field(
+        "sqlite:///linewatch-history.db",
+        pattern=DATABASE.pattern,
+        description="Database of what was inspected: sqlite:///FILE, or postgresql://USER@HOST/NAME",
+    )
+    password: SecretStr | None = Field(None, description="Of the PostgreSQL account; environment only")
+    keep_days: int | None = Field(
+        400, ge=1, le=36_500, description="Events and dead letters are deleted after so many days; none: kept for ever"
+    )
+
+    @model_validator(mode="after")
+    def _no_password(self) -> "History":
+        if urlsplit(self.url).password:
+            raise ValueError(
+                "history.url has a password in it: take it out and set LINEWATCH_HISTORY__PASSWORD, or "
+                "LINEWATCH_HISTORY__PASSWORD_FILE to the file that holds it, instead"
+            )
+        return self
 
 
 class Product(Section):

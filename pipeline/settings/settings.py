@@ -18,9 +18,11 @@ from pipeline.settings.sections import (
     S3,
     Engine,
     Gate,
+    History,
     Kafka,
     Limits,
     Product,
+    Review,
     Serving,
     Stream,
     Topics,
@@ -29,7 +31,9 @@ from pipeline.settings.sections import (
 from pipeline.settings.yaml_file import read_yaml
 from pipeline.wrong_settings import SEE, in_words, not_json, variable_of
 
-SECRETS = tuple((section.__name__.lower(), name) for section in (S3, Kafka, Serving) for name in section.secrets())
+SECRETS = tuple(
+    (section.__name__.lower(), name) for section in (S3, Kafka, Serving, History) for name in section.secrets()
+)
 OTHER_VARIABLES = ("config", "local", "weights_dir")  # read elsewhere, not settings
 DEFAULT_FILE = Path("linewatch.yaml")
 
@@ -51,6 +55,8 @@ class Settings(BaseSettings):
     fit: FitOptions = Field(default_factory=FitOptions, description="How every product is fitted")
     training: Training = Field(default_factory=Training)
     gate: Gate = Field(default_factory=Gate)
+    review: Review = Field(default_factory=Review)
+    history: History = Field(default_factory=History)
     products: dict[ProductName, Product] = Field(default_factory=dict, description="Per-product settings")
 
     @classmethod

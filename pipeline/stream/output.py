@@ -9,6 +9,7 @@ from model import Findings, Scored, encode_heat_png, encode_mask_png
 from pipeline.contracts.broker import Outgoing, Record
 from pipeline.contracts.cloudevents import Envelope
 from pipeline.contracts.deadletters import dead_letter, without_value
+from pipeline.contracts.drawing import drawn, review_rate
 from pipeline.contracts.events import (
     CLAIM_CONTENT_TYPE,
     HEAT_MAPPED,
@@ -93,6 +94,7 @@ def _event(inspected: Inspected, settings: Settings, mask_sha256: str) -> Inspec
     captured, scored = inspected.captured, inspected.scored
     identifier = event_id(captured.envelope.id, inspected.model_version)
     camera = captured.envelope.source
+    rate = review_rate(scored.verdict, settings.review.blind_rate, settings.review.flagged_rate)
     return InspectionEvent(
         event_id=identifier,
         image_id=captured.envelope.id,
@@ -121,6 +123,8 @@ def _event(inspected: Inspected, settings: Settings, mask_sha256: str) -> Inspec
         source=SourceOffset(
             topic=captured.record.topic, partition=captured.record.partition, offset=captured.record.offset
         ),
+        review=drawn(identifier, rate),
+        review_rate=rate,
     )
 
 

@@ -123,9 +123,8 @@ def test_accounts_have_the_rights_of_the_page_and_no_others() -> None:
     words = {"transactionalId": "transactional_id"}
     found = set()
     for user in of_kind(rendered({"strimzi": {"enabled": True}}), "KafkaUser"):
-        account = {"line-replica": "replica", "line-fitter": "fitter", "camera-gateway": "camera"}.get(
-            user["metadata"]["name"], "reader"
-        )
+        name = user["metadata"]["name"]
+        account = {"line-replica": "replica", "line-fitter": "fitter", "camera-gateway": "camera"}.get(name, name)
         for rule in user["spec"]["authorization"]["acls"]:
             resource = rule["resource"]
             name = resource["name"] + ("*" if resource["patternType"] == "prefix" else "")
@@ -141,12 +140,13 @@ def test_accounts_have_the_rights_of_the_page_and_no_others() -> None:
     assert found == wanted
 
 
-def test_tools_have_the_rights_of_cameras_fitters_and_readers_together() -> None:
+def test_tools_have_the_rights_of_cameras_fitters_readers_and_reviewers_together() -> None:
     found: dict[str, set[str]] = {}
     for user in of_kind(rendered({"strimzi": {"enabled": True}, "tools": {"enabled": True}}), "KafkaUser"):
         rules = user["spec"]["authorization"]["acls"]
         found[user["metadata"]["name"]] = {yaml.safe_dump(rule) for rule in rules}
-    assert found["line-tools"] == found["line-fitter"] | found["camera-gateway"] | found["reader"]
+    assert found["line-tools"] == found["line-fitter"] | found["camera-gateway"] | found["reviewer"]
+    assert found["reader"] < found["reviewer"]
 
 
 def test_no_pod_is_root_or_writes_its_own_root() -> None:

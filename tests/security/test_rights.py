@@ -1,6 +1,7 @@
 """The least rights of SECURITY.md, on a real broker with ACLs and a real store with policies: enough, and no more."""
 
 import re
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -31,6 +32,7 @@ from model import ModelBundle
 from pipeline.contracts.broker import Outgoing
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, ClaimCheck
 from pipeline.errors import LinewatchError, StoreUnavailable
+from pipeline.history import Following, History, answers
 from pipeline.kafka.clients import admin_client, make_consumer, make_producer
 from pipeline.kafka.refusals import refusal
 from pipeline.kafka.topics import ensure_topics
@@ -47,7 +49,7 @@ from tests.security.secured_seaweedfs import Account, set_accounts
 
 pytestmark = [pytest.mark.servers, pytest.mark.apache]
 PAGE = Path(__file__).parents[2] / "SECURITY.md"
-ACCOUNTS = ("camera", "replica", "fitter", "reader")
+ACCOUNTS = ("camera", "replica", "fitter", "reader", "reviewer")
 PREFIXES = ("images/", "models/", "masks/", "heats/", "letters/", "datasets/", "train/")
 
 
@@ -164,6 +166,18 @@ def test_a_line_runs_on_least_rights(staff: Staff, tiny_bundle: ModelBundle, eve
     send(fitter, topics.releases, [Outgoing(topics.releases, b"bottle", b"{}", ())])
 
 
+def test_readers_keep_the_history_and_reviewers_answer(staff: Staff, tmp_path: Path) -> None:
+    from jobs.loop.feedback import About, give
+
+    about = About("e" * 32, "image", "/cam", PRODUCT, "20260131T120000Z-0f1e2d3c", 10, 10)
+    given = give(staff.settings("reviewer"), about, "good", "anna")
+    assert refused(lambda: give(staff.settings("reader"), about, "good", "anna"))
+    reader = staff.settings("reader", history=staff.owner.history.model_copy(update={"url": f"sqlite:///{tmp_path}/h"}))
+    with History(reader) as history:
+        Following(reader, history).run(threading.Event(), until_quiet=True)
+        assert given.feedback_id in {row["feedback_id"] for row in answers(history)}
+
+
 def leave_by_put(camera: Settings, image: bytes) -> ClaimCheck:
     """As a gateway does that may not look what is there."""
     from pipeline.fakes import MemoryStore
@@ -178,7 +192,7 @@ def leave_by_put(camera: Settings, image: bytes) -> ClaimCheck:
 def test_only_fitters_write_models(staff: Staff, tiny_bundle: ModelBundle) -> None:
     registry = Registry(S3Store(staff.owner.s3))
     before = registry.champion_or_none(PRODUCT)
-    for account in ("camera", "replica", "reader"):
+    for account in ("camera", "replica", "reader", "reviewer"):
         own = Registry(S3Store(staff.settings(account).s3))
         planted = stamped(tiny_bundle)
         with pytest.raises(StoreUnavailable, match="AccessDenied"):

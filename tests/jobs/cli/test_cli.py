@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 
 from jobs.cli import ORDER, main
 from model import ModelBundle
+from pipeline.contracts.events import CONTRACTS
 from pipeline.fakes import MemoryStore
 from pipeline.kafka.capabilities import Capabilities
 from pipeline.storage.registry import Registry
@@ -155,9 +156,7 @@ def test_wrong_usage_says_what_is_wrong(arguments: list[str]) -> None:
 
 def test_schemas_are_exported() -> None:
     assert run("schemas", "out").exit_code == 0
-    assert sorted(path.name for path in Path("out").iterdir()) == sorted(
-        f"{name}.schema.json" for name in ("inspection-event", "claim-check", "release")
-    )
+    assert sorted(path.name for path in Path("out").iterdir()) == sorted(f"{name}.schema.json" for name in CONTRACTS)
 
 
 def test_a_mistyped_bucket_is_told_and_never_made_but_by_what_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
