@@ -21,6 +21,7 @@
     ├── HistoryError                the database of what was inspected
     │   ├── HistoryUnavailable      no answer, or a refusal; nothing was written; worth trying again
     │   └── HistoryOvertaken        another follower is ahead: look again where to go on
+    ├── FeedbackRefused             an answer that can't be meant, or of an event that is none
     ├── ServingError                the deployment
     └── DeadLetter                  this message can't become an event
         ├── HeadersRefused          envelope missing or malformed
@@ -127,6 +128,10 @@ class HistoryUnavailable(HistoryError):
 
 
 class HistoryOvertaken(HistoryError):
+    pass
+
+
+class FeedbackRefused(LinewatchError):
     pass
 
 

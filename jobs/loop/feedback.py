@@ -9,17 +9,12 @@ from pydantic import ValidationError
 
 from jobs.line.follow import event_of
 from jobs.past.reproduce import checked_id, find_event
-from pipeline.contracts.cloudevents import Envelope
-from pipeline.contracts.events import FEEDBACK_GIVEN, Answer, Box, Feedback, Origin
-from pipeline.errors import LinewatchError
+from pipeline.contracts.events import Answer, Box, Feedback, Origin, in_words
+from pipeline.errors import FeedbackRefused
 from pipeline.history import History, event
-from pipeline.kafka.clients import broker_answers, make_producer
+from pipeline.kafka.answers import publish_answer
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
-
-
-class FeedbackRefused(LinewatchError):
-    pass
 
 
 @dataclass(frozen=True)
@@ -68,8 +63,6 @@ def give(
         FeedbackRefused: it says two things at once, or speaks of a place that the image has not.
         BrokerUnavailable: no answer; nothing may have been said.
     """
-    if answer != "defect" and (kind or boxes):
-        raise FeedbackRefused(f"a kind and boxes are of a defect, and the answer is {answer!r}")
     for box in boxes:
         if box.x + box.width > about.width or box.y + box.height > about.height:
             raise FeedbackRefused(
@@ -83,26 +76,7 @@ def give(
             person=person, comment=comment, given_at=datetime.now(UTC), origin=origin,
         )  # fmt: skip
     except ValidationError as error:
-        first = error.errors()[0]
-        raise FeedbackRefused(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
-    _publish(settings, feedback)
-    return feedback
-
-
-def _publish(settings: Settings, feedback: Feedback) -> None:
-    envelope = Envelope(
-        id=feedback.feedback_id, source=feedback.camera, type=FEEDBACK_GIVEN, subject=feedback.product,
-        time=feedback.given_at, content_type="application/json",
-    )  # fmt: skip
+        raise FeedbackRefused(in_words(error)) from None
     ensure_topics(settings, only=[settings.topics.feedback])
-    with broker_answers(settings):
-        producer = make_producer(settings)
-        try:
-            producer.send(
-                settings.topics.feedback,
-                key=feedback.camera.encode(),
-                value=feedback.model_dump_json().encode(),
-                headers=list(envelope.headers()),
-            ).get(timeout=15)
-        finally:
-            producer.close(timeout=5)
+    publish_answer(settings, feedback)
+    return feedback

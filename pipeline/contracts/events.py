@@ -7,7 +7,7 @@ import hashlib
 from datetime import datetime
 from typing import Literal
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from model import Region
 from pipeline.contracts.names import ProductName, VersionName
@@ -118,6 +118,19 @@ class Feedback(Contract):
     comment: str | None = Field(None, max_length=500)
     given_at: AwareDatetime
     origin: Origin = Field("review", description="review: it was doubtful; blind: a random sample of parts taken as OK")
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> "Feedback":
+        if self.answer != "defect" and (self.kind or self.boxes):
+            raise ValueError(f"a kind and boxes are of a defect, and the answer is {self.answer!r}")
+        return self
+
+
+def in_words(error: ValidationError) -> str:
+    """What is wrong with a message, in a line: the first of it."""
+    first = error.errors()[0]
+    where, told = ".".join(map(str, first["loc"])), str(first["msg"]).removeprefix("Value error, ")
+    return f"{where}: {told}" if where else told
 
 
 def event_id(image_id: str, model_version: str) -> str:

@@ -9,7 +9,7 @@ from sqlalchemy import BigInteger, Column, Table, Text
 
 from pipeline.contracts.broker import Record
 from pipeline.contracts.deadletters import letter_in, replayed_in
-from pipeline.contracts.events import Contract, Feedback, InspectionEvent, Release
+from pipeline.contracts.events import Contract, Feedback, InspectionEvent, Release, in_words
 from pipeline.history import tables
 from pipeline.settings import Topics
 
@@ -104,9 +104,7 @@ def _read(contract: type[C], record: Record) -> C:
     try:
         return contract.model_validate_json(record.value or b"")
     except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(map(str, first["loc"]))
-        raise ValueError(f"{where}: {first['msg']}" if where else str(first["msg"])) from None
+        raise ValueError(in_words(error)) from None
 
 
 def _kept(table: Table, row: Row) -> Row:

@@ -1,17 +1,23 @@
 """REST on the same engine as the stream: score one image, health, where metrics are."""
 
 import asyncio
+import json
 import time
+import uuid
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from fastapi import FastAPI, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, ValidationError
 
 from model import ModelError, Region, encode_heat_png, encode_mask_png
-from pipeline.contracts.events import Verdict
-from pipeline.contracts.names import product_name
+from pipeline.contracts.events import Feedback, Verdict, event_id, in_words
+from pipeline.contracts.names import camera_source, product_name
 from pipeline.errors import (
+    BrokerRefused,
+    BrokerUnavailable,
+    FeedbackRefused,
     ImageBroken,
     LinewatchError,
     ModelBroken,
@@ -20,6 +26,7 @@ from pipeline.errors import (
     ServingError,
     StoreUnavailable,
 )
+from pipeline.kafka.answers import publish_answer
 from pipeline.serving.bearer import Door
 from pipeline.serving.door import tokens_of
 from pipeline.stream.inspector import Inspector
@@ -32,7 +39,11 @@ STATUS = {
     ModelBroken: 500,
     StoreUnavailable: 503,
     ServingError: 503,
+    FeedbackRefused: 422,
+    BrokerUnavailable: 503,
+    BrokerRefused: 503,
 }
+FEEDBACK_BYTES = 65_536
 
 
 class ScoreResponse(BaseModel):
@@ -88,6 +99,20 @@ def build_app(
         metrics.rest_seconds.labels(str(response.status_code)).observe(time.perf_counter() - begun)
         return response
 
+    @app.post("/v1/events/{event}/feedback", response_model=Feedback, status_code=201)
+    async def feedback(event: str, request: Request) -> Response:
+        """Say whether the event's verdict was right. The body is a feedback message, with `image_id`, `camera`,
+        `product` and `model_version` of the event; `feedback_id` and `given_at` are filled in where they are missing.
+
+        Sent again with the same `feedback_id` it is the same answer.
+        """
+        try:
+            said = _feedback(event, await _body(request, FEEDBACK_BYTES))
+            await asyncio.to_thread(publish_answer, inspector().settings, said)
+            return JSONResponse(said.model_dump(mode="json"), 201)
+        except LinewatchError as error:
+            return _refusal(error)
+
     @app.get("/healthz")
     def healthz() -> Response:
         """200 while the stream worker is alive, 503 with the reason where it is not.
@@ -117,6 +142,24 @@ def build_app(
         return JSONResponse([{"targets": targets(), "labels": {"__scheme__": scheme}}])
 
     return app
+
+
+def _feedback(event: str, body: bytes) -> Feedback:
+    try:
+        values = json.loads(body)
+        filled = {"feedback_id": uuid.uuid4().hex, "given_at": datetime.now(UTC), **values, "event_id": event}
+        said = Feedback.model_validate(filled)
+    except ValidationError as error:
+        raise FeedbackRefused(in_words(error)) from None
+    except (ValueError, TypeError):
+        raise FeedbackRefused("the body is no JSON object: it is a feedback message (docs/topics.md)") from None
+    product_name(said.product)
+    if camera_source(said.camera) != said.camera or event_id(said.image_id, said.model_version) != event:
+        raise FeedbackRefused(
+            f"{event[:40]!r} is not the event of image {said.image_id[:80]!r} by version {said.model_version}: send "
+            "event_id, image_id, camera, product and model_version as the event has them"
+        )
+    return said
 
 
 def _score(inspector: Inspector, product: str, data: bytes, wanted: str) -> Response:

@@ -1,7 +1,7 @@
 """Answers of people: given, changed, withdrawn, in conflict; each counts once, whatever is rebuilt."""
 
 import json
-from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 from click.testing import CliRunner, Result
@@ -12,12 +12,14 @@ from pipeline.contracts.events import Box, Feedback
 from pipeline.history import History, answers
 from pipeline.history.database import Position
 from pipeline.kafka.topics import ensure_topics
+from pipeline.serving.rest import build_app
 from pipeline.settings import Settings
 from tests.conftest import Plant
 from tests.pipeline.environment import clean_environment
 from tests.pipeline.history.conftest import postgres, url
 from tests.pipeline.history.messages import NOON, VERSION, inspected, read
 from tests.pipeline.history.test_following import contents, follow, sent
+from tests.pipeline.serving.test_rest import Client
 
 __all__ = ["clean_environment", "postgres", "url"]
 
@@ -105,7 +107,7 @@ def test_a_box_is_four_numbers(box: str) -> None:
 
 
 @pytest.fixture
-def line(apache: Plant, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+def line(apache: Plant, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """A topic with thirty events; the history's file is the default one."""
     settings = apache.settings()
     ensure_topics(settings)
@@ -165,3 +167,40 @@ def test_an_event_is_found_where_no_history_was_kept(line: Settings) -> None:
         follow(line, history)
     assert find(line, said_.event_id, exact=True) == from_topic
     assert (from_topic.image_id, from_topic.width) == (said_.image_id, said_.width)
+
+
+@pytest.mark.servers
+@pytest.mark.apache
+def test_answers_by_rest_are_those_of_the_command(line: Settings) -> None:
+    event = inspected(3, line)
+    client = Client(build_app(lambda: SimpleNamespace(settings=line), lambda: None))  # type: ignore[arg-type, return-value]
+    about = {name: getattr(event, name) for name in ("image_id", "camera", "product", "model_version")}
+    url = f"/v1/events/{event.event_id}/feedback"
+    box = {"x": 1, "y": 2, "width": 3, "height": 4}
+    body = {**about, "answer": "defect", "kind": "scratch", "boxes": [box], "person": "anna", "feedback_id": "again"}
+    for _ in range(2):
+        done = client.post(url, json=body)
+        assert done.status_code == 201, done.text
+        assert done.json()["event_id"] == event.event_id
+    assert client.post(url, json={**about, "answer": "good", "person": "bert"}).status_code == 201
+    listed = [json.loads(row) for row in run("list", "--json").stdout.splitlines()]
+    assert {(row["person"], row["answer"], row["conflict"]) for row in listed} == {
+        ("anna", "defect", True),
+        ("bert", "good", True),
+    }
+    with History(line) as history:
+        assert history.sizes()["feedback"] == 2, "the same again is the same"
+    for wrong, why in (
+        ({**body, "answer": "fine"}, "answer: Input should be 'good'"),
+        ({**body, "answer": "good"}, "a kind and boxes are of a defect"),
+        ({**body, "image_id": "another"}, "is not the event of image 'another'"),
+        ({**body, "model_version": VERSION.replace("2026", "2025")}, "is not the event of image"),
+        ({**body, "camera": "cam1"}, "is not the event of image"),
+        ({name: body[name] for name in body if name != "person"}, "person: Field required"),
+        ([1], "no JSON object"),
+    ):
+        done = client.post(url, json=wrong)
+        assert done.status_code == 422, done.text
+        assert why in done.json()["message"]
+    assert client.post(url, content=b"{").status_code == 422
+    assert client.post(url, content=b"x" * 100_000).status_code == 413

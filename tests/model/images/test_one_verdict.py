@@ -15,7 +15,7 @@ EXACT, LOSSY = 0.02, 0.05
 """How far normalised scores may lie apart: of encodings that keep the picture, of those that lose some of it."""
 
 
-def fitted(size: int, side: int, steps: int, images: int = 80) -> Callable[[bytes], Scored]:
+def fitted(size: int, side: int, steps: int, images: int = 48) -> Callable[[bytes], Scored]:
     """A model of good parts as 8-bit PNG; scores bytes."""
     good = [Image.fromarray(levels(twill(seed, side), 8)) for seed in range(images)]
     frames = [read_frame(pillow(image, compress_level=1), size) for image in good]
@@ -33,7 +33,7 @@ def fitted(size: int, side: int, steps: int, images: int = 80) -> Callable[[byte
 
 @pytest.fixture(scope="module")
 def score() -> Callable[[bytes], Scored]:
-    return fitted(128, side=512, steps=150)
+    return fitted(128, side=512, steps=60)
 
 
 def test_every_encoding_of_a_part_has_its_score(score: Callable[[bytes], Scored]) -> None:
@@ -62,7 +62,7 @@ def test_fine_texture_scores_alike_as_png_and_as_jpeg(score: Callable[[bytes], S
 
 
 def test_fine_texture_scores_alike_at_the_size_that_is_shipped() -> None:
-    check_fine_texture(fitted(256, side=1024, steps=100), 1024)
+    check_fine_texture(fitted(256, side=1024, steps=40), 1024)
 
 
 def check_fine_texture(score: Callable[[bytes], Scored], side: int) -> None:
