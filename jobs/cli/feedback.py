@@ -163,6 +163,48 @@ def list_conflicts(config: Path | None, product: str | None, as_json: bool) -> N
     _list(config, product, None, as_json, conflicts=True)
 
 
+@feedback.command("collect")
+@click.argument("product")
+@click.pass_obj
+def collect_answers(config: Path | None, product: str) -> None:
+    """Bring what people agree on into the dataset of PRODUCT.
+
+    Parts that are good may be fitted on; defective ones judge a version, and are never fitted on. Collected again it
+    changes nothing; an answer that has changed changes the label, and one that was withdrawn takes the image out again.
+
+    \b
+    Example:  linewatch feedback collect bottle
+    """
+    from jobs.loop.collect import collect
+    from jobs.loop.current import current
+    from jobs.session.connect import load_settings, open_store
+    from jobs.session.progress import Screen
+    from jobs.session.terminal import printable
+
+    settings, screen = load_settings(config), Screen()
+    store = open_store(settings)
+    with current(settings, screen) as history, screen.step(f"Collecting {product}") as step:
+        found = collect(settings, store, history, product, step.advance)
+    if found.report is not None:
+        report = found.report
+        good, labelled = len(report.snapshot.good), len(report.snapshot.labelled)
+        screen.say(f"{report.added} images are new, {report.renewed} have another label")
+        screen.say(f"{product} has {good} good images and {labelled} that judge")
+    elif not found.removed:
+        screen.say("nothing is to be collected")
+    if found.removed:
+        screen.say(f"{_images(len(found.removed))} taken out again: nobody says any more what they are")
+    if found.conflicts:
+        parts = "1 part does" if found.conflicts == 1 else f"{found.conflicts} parts do"
+        screen.say(f"! {parts} not count: people differ ('linewatch feedback conflicts')")
+    for line in (*found.told, *found.gone):
+        screen.say(f"! {printable(line)}")
+
+
+def _images(number: int) -> str:
+    return "1 image is" if number == 1 else f"{number} images are"
+
+
 def _list(config: Path | None, product: str | None, since: datetime | None, as_json: bool, *, conflicts: bool) -> None:
     from rich.console import Console
 

@@ -17,7 +17,7 @@ from jobs.line.follow import assignable, event_of, picture_of, records_of
 from jobs.past.retained import Past
 from model import Findings, Scored, encode_heat_png, encode_mask_png
 from pipeline.contracts.broker import Record
-from pipeline.contracts.events import InspectionEvent
+from pipeline.contracts.events import InspectionEvent, SourceOffset
 from pipeline.errors import DeadLetter, LinewatchError, NameRefused, UnknownVersion
 from pipeline.kafka.clients import broker_answers, make_consumer
 from pipeline.settings import Settings
@@ -124,7 +124,7 @@ def reproduce(
     """
     record = find_event(settings, identifier, exact=exact, on_progress=on_progress)
     event = event_of(record)
-    image = fetch_image(settings, store, event)
+    image = fetch_image(settings, store, event.event_id, event.image_id, event.source)
     inspector = Inspector(settings, store)
     key = f"{event.product}/{event.model_version}"
     try:
@@ -164,24 +164,23 @@ def find_event(settings: Settings, identifier: str, *, exact: bool, on_progress:
     )
 
 
-def fetch_image(settings: Settings, store: ObjectStore, event: InspectionEvent) -> bytes:
+def fetch_image(settings: Settings, store: ObjectStore, event_id: str, image_id: str, source: SourceOffset) -> bytes:
     """The image at exactly the offset that the event names, its claim check redeemed.
 
     Raises:
         Gone: it is not there, or another one is.
     """
-    source = event.source
     where = f"{source.topic}/{source.partition}@{source.offset}"
     record = _record_at(settings, TopicPartition(source.topic, source.partition), source.offset)
     if record is None:
-        raise Gone(f"the image of event {event.event_id} is gone from {where}: the topic's retention has deleted it")
+        raise Gone(f"the image of event {event_id} is gone from {where}: the topic's retention has deleted it")
     try:
         image = captured(record, store, settings.limits)
     except DeadLetter as error:
-        raise Gone(f"the image of event {event.event_id} can't be had from {where}: {error}") from None
-    if image.envelope.id != event.image_id:
+        raise Gone(f"the image of event {event_id} can't be had from {where}: {error}") from None
+    if image.envelope.id != image_id:
         raise Gone(
-            f"{where} holds image {image.envelope.id!r}, and not {event.image_id!r} of event {event.event_id}: "
+            f"{where} holds image {image.envelope.id!r}, and not {image_id!r} of event {event_id}: "
             "the topic was made anew since"
         )
     return image.data

@@ -15,7 +15,7 @@ from jobs.cli import main
 from jobs.past.reproduce import Gone, Reproduction, fetch_image, reproduce
 from model import encode_mask_png
 from pipeline.contracts.broker import Outgoing
-from pipeline.contracts.events import InspectionEvent, SourceOffset
+from pipeline.contracts.events import SourceOffset
 from pipeline.kafka.clients import admin_client, make_producer
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
@@ -122,14 +122,13 @@ def test_an_image_that_is_gone_or_is_another_one_is_named(line: InspectedLine) -
     (held,) = [tp.partition for tp in partitions if low[tp]["low_watermark"]]
     send(settings, images[3:])
 
-    def event(offset: int) -> InspectionEvent:
-        source = SourceOffset(topic=topic, partition=held, offset=offset)
-        return line.live()["img-00"].model_copy(update={"source": source})
+    def event(offset: int) -> tuple[str, str, SourceOffset]:
+        return "an-event", "img-00", SourceOffset(topic=topic, partition=held, offset=offset)
 
     with pytest.raises(Gone, match="retention has deleted it"):
-        fetch_image(settings, line.store, event(1))
+        fetch_image(settings, line.store, *event(1))
     with pytest.raises(Gone, match="holds image 'img-3', and not 'img-00'"):
-        fetch_image(settings, line.store, event(3))
+        fetch_image(settings, line.store, *event(3))
 
 
 def send(settings: Settings, messages: list[Outgoing]) -> None:
