@@ -45,20 +45,20 @@ def history(ctx: click.Context, once: bool) -> None:
 
     settings = load_settings(ctx.obj)
     with History(settings) as database:
-        _follow(settings, database, until_quiet=once)
+        _follow(settings, database, once=once)
 
 
-def _follow(settings: "Settings", database: "History", *, until_quiet: bool) -> None:
+def _follow(settings: "Settings", database: "History", *, once: bool) -> None:
     from jobs.session.progress import Screen
     from pipeline.history import Following, followed
 
     screen, stop = Screen(), threading.Event()
     following = Following(settings, database, screen.say)
     screen.say(f"{', '.join(followed(settings))} into {database.where}")
-    if not until_quiet:
+    if not once:
         screen.say("Ctrl-C ends it; it goes on where it was")
     # In a thread: Ctrl-C ends it between two transactions, and not in the middle of the client.
-    thread = threading.Thread(target=following.run, args=[stop], kwargs={"until_quiet": until_quiet})
+    thread = threading.Thread(target=following.run, args=[stop], kwargs={"once": once})
     thread.start()
     try:
         with screen.step("Following") as step:
@@ -250,4 +250,4 @@ def rebuild(config: Path | None, yes: bool) -> None:
         )
     throw_away(settings)
     with History(settings) as database:
-        _follow(settings, database, until_quiet=True)
+        _follow(settings, database, once=True)

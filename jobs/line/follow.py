@@ -10,6 +10,7 @@ from kafka import KafkaConsumer, TopicPartition
 from pipeline.contracts.broker import Record
 from pipeline.contracts.events import CLAIM_CONTENT_TYPE, InspectionEvent
 from pipeline.errors import BrokerUnavailable
+from pipeline.kafka.as_of_now import AsOfNow
 from pipeline.kafka.clients import broker_answers, make_consumer
 from pipeline.settings import Settings
 from pipeline.storage import claims
@@ -38,17 +39,14 @@ class Follower:
             return records_of(self._consumer.poll(timeout_ms=int(timeout_s * 1000)))
 
     def rest(self, quiet_s: float = 1.0) -> list[Record]:
-        """Everything that is there now: reads until nothing more has come for ``quiet_s``.
+        """Everything that is there now, whatever comes meanwhile.
 
-        By silence and not by end offsets, which not every broker tells right.
+        quiet_s: a partition that nothing has come of for so long is read, wherever its end is said to be.
         """
         records: list[Record] = []
-        deadline = time.monotonic() + quiet_s
-        while time.monotonic() < deadline:
-            found = self.poll()
-            if found:
-                records += found
-                deadline = time.monotonic() + quiet_s
+        now = AsOfNow(self._consumer, quiet_s)
+        while not now.reached():
+            records += self.poll()
         return records
 
     def follow(self, stop: threading.Event) -> Iterator[Record]:

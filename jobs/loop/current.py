@@ -19,7 +19,7 @@ def current(settings: Settings, screen: Screen) -> Iterator[History]:
     """
     with History(settings) as history:
         following, stop = Following(settings, history, screen.say), threading.Event()
-        thread = threading.Thread(target=following.run, args=[stop], kwargs={"until_quiet": True})
+        thread = threading.Thread(target=following.run, args=[stop], kwargs={"once": True})
         with screen.step("Reading what is new") as step:
             thread.start()
             try:

@@ -11,6 +11,7 @@ from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
 from pipeline.contracts.broker import Record
 from pipeline.errors import BrokerError, BrokerUnavailable, HistoryOvertaken, HistoryUnavailable
 from pipeline.history.database import History, Position, Positions, Skipped
+from pipeline.kafka.as_of_now import AsOfNow
 from pipeline.kafka.clients import admin_client, broker_answers, make_consumer
 from pipeline.kafka.gaps import position_of, start_of
 from pipeline.kafka.held_up import HeldUp
@@ -21,7 +22,7 @@ AT_ONCE = 2000
 LOOK_S = 10.0
 """Between two looks at which topics and partitions there are."""
 QUIET_S = 1.5
-"""Nothing has come for so long: all is read. By silence and not by end offsets, which not every broker tells right."""
+"""See `AsOfNow`."""
 PATIENCE_S = (0.5, 15.0)
 RETENTION = "the broker deleted {} messages before they were read here, offsets {} to {}"
 ANEW = "{} was made anew: what was left unread of the one before is gone"
@@ -57,13 +58,13 @@ class Following:
         self.trouble: str | None = None
         """Why it stands still now, in a line."""
 
-    def run(self, stop: Event, *, until_quiet: bool = False) -> None:
-        """Follow until `stop`, or until nothing more comes; waits for a broker or a database that is away."""
+    def run(self, stop: Event, *, once: bool = False) -> None:
+        """Follow until `stop`, or `once` to where the topics end now; waits for a broker or a database that is away."""
         wait_s = PATIENCE_S[0]
         while not stop.is_set():
             before = self.read
             try:
-                self._follow(stop, until_quiet=until_quiet)
+                self._follow(stop, once=once)
                 return
             except (BrokerError, HistoryUnavailable, HistoryOvertaken) as error:
                 self.lag, self.trouble = None, str(error)
@@ -72,7 +73,7 @@ class Following:
             wait_s = PATIENCE_S[0] if self.read > before else min(PATIENCE_S[1], 2 * wait_s)
             stop.wait(wait_s)
 
-    def _follow(self, stop: Event, *, until_quiet: bool) -> None:
+    def _follow(self, stop: Event, *, once: bool) -> None:
         with broker_answers(self._settings):
             # Where a position is out of range, nothing is to be skipped without a word.
             held_up = HeldUp()
@@ -81,15 +82,13 @@ class Following:
             try:
                 self._known = self._history.positions()
                 self._looked_at = 0.0
-                quiet_at = time.monotonic()
+                now = AsOfNow(consumer, QUIET_S)
                 while not stop.is_set():
                     self._look(consumer)
                     held_up.try_again(paused=False)
-                    taken = self._take(consumer)
+                    self._take(consumer)
                     self.trouble = "; ".join(held_up.told().values()) or None
-                    if taken:
-                        quiet_at = time.monotonic()
-                    elif until_quiet and time.monotonic() - quiet_at > QUIET_S:
+                    if once and now.reached():
                         return
                     self._prune()
             finally:

@@ -174,7 +174,7 @@ def test_readers_keep_the_history_and_reviewers_answer(staff: Staff, tmp_path: P
     assert refused(lambda: give(staff.settings("reader"), about, "good", "anna"))
     reader = staff.settings("reader", history=staff.owner.history.model_copy(update={"url": f"sqlite:///{tmp_path}/h"}))
     with History(reader) as history:
-        Following(reader, history).run(threading.Event(), until_quiet=True)
+        Following(reader, history).run(threading.Event(), once=True)
         assert given.feedback_id in {row["feedback_id"] for row in answers(history)}
 
 

@@ -4,6 +4,7 @@ import io
 import threading
 import time
 from collections import Counter
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
@@ -276,3 +277,33 @@ def test_a_release_is_announced_although_no_topic_was_made_yet(plant: Plant) -> 
     announce(settings, champion, replaced=None)
     (record,) = read(settings, settings.topics.releases)
     assert Release.model_validate_json(record.value or b"").version == VERSION
+
+
+@both
+def test_what_is_there_is_read_while_more_comes_all_the_time(plant: Plant) -> None:
+    """It waited for a silence that did not come while letters did."""
+    settings = plant.settings()
+    ensure_topics(settings)
+    stop = threading.Event()
+
+    def send_on() -> None:
+        with closing(make_producer(settings)) as producer:
+            while not stop.wait(0.05):
+                producer.send(settings.topics.deadletters, b"x", headers=[("dlq.replayed.offset", b"0:1")])
+
+    with closing(make_producer(settings)) as producer:
+        for number in range(30):
+            producer.send(settings.topics.deadletters, b"%d" % number)
+        producer.flush(timeout=30)
+    sender = threading.Thread(target=send_on)
+    sender.start()
+    try:
+        begun = time.monotonic()
+        with Follower(settings, settings.topics.deadletters, from_beginning=True) as follower:
+            found = follower.rest(quiet_s=30)
+        took_s = time.monotonic() - begun
+    finally:
+        stop.set()
+        sender.join()
+    assert [record.value for record in found][:30] == [b"%d" % number for number in range(30)]
+    assert took_s < 25

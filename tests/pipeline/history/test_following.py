@@ -57,7 +57,7 @@ def sent(settings: Settings, numbers: range, **how: bool) -> None:
 
 def follow(settings: Settings, history: History) -> list[str]:
     told: list[str] = []
-    Following(settings, history, told.append).run(threading.Event(), until_quiet=True)
+    Following(settings, history, told.append).run(threading.Event(), once=True)
     return told
 
 
@@ -125,6 +125,10 @@ def die_while_following(values: dict[str, Any], environment: dict[str, str]) -> 
         Following(settings, history, at_once=50).run(threading.Event())
 
 
+def read_to(history: History) -> int:
+    return sum(position.next for position in history.positions().values())
+
+
 @pytest.mark.timeout(600)
 def test_kill_9_of_a_follower_loses_nothing_and_doubles_nothing(
     apache: Plant, url: str, eventually: Callable[..., None]
@@ -136,23 +140,23 @@ def test_kill_9_of_a_follower_loses_nothing_and_doubles_nothing(
         f"LINEWATCH_S3__{name}".upper(): getattr(settings.s3, name).get_secret_value()
         for name in ("access_key", "secret_key")
     }
-    seeded, moved = random.Random(0), []
-    camera = threading.Thread(
-        target=lambda: [sent(settings, range(n, n + 500), transaction=True) for n in range(0, EVENTS, 500)]
-    )
-    camera.start()
+    seeded, moved, each = random.Random(0), [], EVENTS // KILLS
     with History(settings) as history:
-        for _ in range(KILLS):
-            process = context.Process(target=die_while_following, args=[settings.public(), secrets])
+        for number in range(KILLS):
+            mine = range(number * each, (number + 1) * each)
+            camera = threading.Thread(target=sent, args=[settings, mine], kwargs={"transaction": True})
+            process = context.Process(target=die_while_following, args=[settings.public(), secrets], daemon=True)
+            before = read_to(history)
+            camera.start()
             process.start()
-            before = sum(position.next for position in history.positions().values())
-            # It is at work: killed some way into it.
-            eventually(lambda b=before: sum(p.next for p in history.positions().values()) > b)
-            time.sleep(seeded.uniform(0, 0.3))
-            process.kill()
-            process.join()
-            moved.append(sum(position.next for position in history.positions().values()) - before)
-        camera.join()
+            try:  # it is at work: killed some way into it
+                eventually(lambda b=before: read_to(history) > b)
+                time.sleep(seeded.uniform(0, 0.3))
+            finally:
+                process.kill()
+                process.join()
+                camera.join()
+            moved.append(read_to(history) - before)
         follow(settings, history)
         rows = list(events(history, Query()))
         assert len(rows) == len({row["event_id"] for row in rows}) == EVENTS
