@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from threading import Event
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import NoOffsetForPartitionError, OffsetOutOfRangeError
+from kafka.errors import OffsetOutOfRangeError
 
 from pipeline.contracts.broker import Record
 from pipeline.errors import BrokerError, BrokerUnavailable, HistoryOvertaken, HistoryUnavailable
@@ -109,8 +109,9 @@ class Following:
                 f"none of the topics {', '.join(names)} is on {self._settings.kafka.bootstrap_servers}: 'linewatch "
                 "setup' makes them"
             )
-        assigned = consumer.assignment()
-        consumer.assign(sorted(there))
+        assigned = set(consumer.assignment())
+        if there != assigned:
+            consumer.assign(sorted(there))
         for tp in sorted(there):
             before = self._known.get((tp.topic, tp.partition))
             known_id, topic_id = before.topic_id if before else "", self._ids.get(tp.topic, "")
@@ -130,9 +131,6 @@ class Following:
         elif before.next < start:
             moved = Position(start, topic_id)
             self._known = self._history.skip(_missing(tp, before.next, start), self._known, moved)
-        elif before.next > (end := consumer.end_offsets([tp])[tp]):
-            log.warning("%s/%d ends at %d, and was read to %d", tp.topic, tp.partition, end, before.next)
-            self._begin_anew(tp, topic_id)
         consumer.seek(tp, self._known[at].next)
 
     def _begin_anew(self, tp: TopicPartition, topic_id: str) -> None:
@@ -145,9 +143,10 @@ class Following:
         """One fetch into the database; how many messages that was."""
         try:
             fetched = consumer.poll(timeout_ms=200)
-        except (OffsetOutOfRangeError, NoOffsetForPartitionError):
-            self._looked_at = 0.0  # what was to be read is gone, or the topic is: look at once
-            for tp in consumer.assignment():
+        except OffsetOutOfRangeError as error:  # retention was faster, or the topic is another one, and shorter
+            for tp in error.args[0]:
+                if self._known[(tp.topic, tp.partition)].next >= start_of(consumer, tp):
+                    self._begin_anew(tp, self._ids.get(tp.topic, ""))
                 self._seek(consumer, tp)
             return 0
         records = [

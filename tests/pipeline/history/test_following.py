@@ -259,3 +259,33 @@ def test_without_topics_it_waits_and_says_so(apache: Plant, tmp_path: Path, even
         ensure_topics(settings)
         sent(settings, range(5))
         eventually(lambda: following.read == 5 and following.trouble is None)
+
+
+def test_the_fallback_broker_is_followed_too(tansu: Plant, tmp_path: Path) -> None:
+    settings = settings_of(tansu, f"sqlite:///{tmp_path}/history.db")
+    sent(settings, range(40))
+    send(settings, [of_letter(settings, 1)])
+    with History(settings) as history:
+        follow(settings, history)
+        sent(settings, range(30, 60))
+        follow(settings, history)
+        assert history.sizes()["events"] == 60
+        assert history.copies() == 10
+        assert history.sizes()["deadletters"] == 1
+
+
+def test_a_topic_that_is_made_anew_meanwhile_is_gone_on_with(
+    apache: Plant, tmp_path: Path, eventually: Callable[..., None]
+) -> None:
+    settings = settings_of(apache, f"sqlite:///{tmp_path}/history.db")
+    topic = settings.topics.events
+    sent(settings, range(100))
+    with followed(settings) as following, History(settings) as history:
+        eventually(lambda: following.read == 100)
+        with admin_client(settings) as admin:
+            admin.delete_topics([topic])
+            wait_for(lambda: topic not in admin.list_topics())
+        wait_for(lambda: topic in ensure_topics(settings))
+        sent(settings, range(100, 120))  # fewer than there were: what is read next is not there
+        eventually(lambda: history.sizes()["events"] == 120, within_s=120)
+        assert history.sizes()["unread"] >= 1
