@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from sqlalchemy import ColumnElement, Select, Subquery, Table, case, func, select
+from sqlalchemy import ColumnElement, Select, Subquery, Table, case, func, select, tuple_
 
 from pipeline.history import tables
 from pipeline.history.database import HOUR_MS, History, Skipped
@@ -50,15 +50,18 @@ class Count:
         return sum(self.verdicts.values())
 
 
-def newest(query: Query, limit: int, before: tuple[int, str] | None = None) -> Select[Any]:
-    """The newest events of a query, or those that come before an (at_ms, event_id), as the statement that is run."""
+Place = tuple[int, int, int]
+"""Of an event in the order of pages: at_ms, partition, offset."""
+
+
+def newest(query: Query, limit: int, before: Place | None = None) -> Select[Any]:
+    """The newest events of a query, or those that come before a place, as the statement that is run."""
     table = tables.events
+    order = (table.c.at_ms, table.c.partition, table.c.offset)
     statement = select(table).where(*query.conditions(table, table.c.at_ms))
     if before is not None:
-        at_ms, event_id = before
-        same = (table.c.at_ms == at_ms) & (table.c.event_id < event_id)
-        statement = statement.where(table.c.at_ms <= at_ms, (table.c.at_ms < at_ms) | same)
-    return statement.order_by(table.c.at_ms.desc(), table.c.event_id.desc()).limit(limit)
+        statement = statement.where(tuple_(*order) < tuple_(*before))
+    return statement.order_by(*(column.desc() for column in order)).limit(limit)
 
 
 def events(history: History, query: Query, limit: int | None = None) -> Iterator[Row]:
@@ -67,7 +70,7 @@ def events(history: History, query: Query, limit: int | None = None) -> Iterator
     Raises:
         HistoryUnavailable: no answer.
     """
-    last: tuple[int, str] | None = None
+    last: Place | None = None
     left = limit
     while left is None or left > 0:
         size = min(AT_ONCE, left or AT_ONCE)
@@ -76,7 +79,7 @@ def events(history: History, query: Query, limit: int | None = None) -> Iterator
         yield from map(dict, page)
         if len(page) < size:
             return
-        last = (page[-1]["at_ms"], page[-1]["event_id"])
+        last = (page[-1]["at_ms"], page[-1]["partition"], page[-1]["offset"])
         left = None if left is None else left - len(page)
 
 

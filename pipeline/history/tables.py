@@ -17,6 +17,13 @@ from sqlalchemy import (
 SCHEMA = 1
 """Of the tables. A database of another one is to be thrown away and rebuilt from the topics."""
 
+WAYS: dict[str, tuple[str, ...]] = {
+    "all": (), "product": ("product",), "camera": ("camera",), "verdict": ("verdict",), "version": ("model_version",),
+    "product_verdict": ("product", "verdict"), "camera_verdict": ("camera", "verdict"),
+}  # fmt: skip
+"""How people ask for events (`pipeline.history.queries`), an index each, in the order of a page: where any of it had to
+be sorted, PostgreSQL would rather read all the newest events, whatever version or camera they are of."""
+
 metadata = MetaData()
 
 about = Table("about", metadata, Column("name", String, primary_key=True), Column("value", String, nullable=False))
@@ -60,14 +67,7 @@ events = Table(
     Column("source_offset", BigInteger, nullable=False),
     Column("partition", Integer, nullable=False),
     Column("offset", BigInteger, nullable=False),
-    # One for each way that people ask, newest first: `pipeline.history.queries`.
-    Index("events_at", "at_ms"),
-    Index("events_product_at", "product", "at_ms"),
-    Index("events_camera_at", "camera", "at_ms"),
-    Index("events_product_verdict_at", "product", "verdict", "at_ms"),
-    Index("events_camera_verdict_at", "camera", "verdict", "at_ms"),
-    Index("events_verdict_at", "verdict", "at_ms"),
-    Index("events_version_at", "model_version", "at_ms"),
+    *(Index(f"events_{name}_at", *columns, "at_ms", "partition", "offset") for name, columns in WAYS.items()),
     Index("events_image", "image_id"),
 )
 Index(

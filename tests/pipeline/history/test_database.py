@@ -10,7 +10,7 @@ from pipeline.contracts.deadletters import letter_in
 from pipeline.errors import HistoryError, HistoryOvertaken, HistoryUnavailable, SettingsError
 from pipeline.history import Count, History, Query, counts, event, events, throw_away
 from pipeline.history.database import HOUR_MS, Position, Skipped
-from pipeline.history.queries import plain
+from pipeline.history.queries import newest, plain
 from pipeline.history.tables import about, unread
 from pipeline.settings import Settings
 from tests.pipeline.history.messages import (
@@ -211,3 +211,21 @@ def test_addresses_that_are_none_and_passwords_in_them_are_refused(url: str) -> 
     with pytest.raises(SettingsError, match=r"history.url") as caught:
         Settings.from_values({"history": {"url": url}})
     assert "geheim" not in str(caught.value)
+
+
+def test_a_page_is_read_from_an_index_in_its_order(tmp_path: Path) -> None:
+    settings = Settings.from_values({"history": {"url": f"sqlite:///{tmp_path}/history.db"}})
+    asked = {
+        "all": Query(), "product": Query(product="p"), "camera": Query(camera="c"), "version": Query(model_version="v"),
+        "product_verdict": Query(product="p", verdict="OK"), "camera_verdict": Query(camera="c", verdict="OK"),
+        "verdict": Query(verdict="OK", until_ms=NOON_MS),
+    }  # fmt: skip
+    with History(settings) as history, history.reads() as connection:
+        for name, query in asked.items():
+            for before in (None, (NOON_MS, 1, 1)):
+                compiled = newest(query, 50, before).compile(
+                    dialect=history.engine.dialect, compile_kwargs={"literal_binds": True}
+                )
+                plan = [row[-1] for row in connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {compiled}")]
+                assert len(plan) == 1, "nothing is sorted"
+                assert f"INDEX events_{name}_at " in f"{plan[0]} "
