@@ -47,13 +47,17 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)  # tests of model/ run where there is no xdist
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
-    """A file goes to one worker, and all that start Ray to the same one: two Rays that start at once are slow to."""
+    """A file goes to one worker, and all that start Ray to the same one: two Rays that start at once are slow to.
+
+    But for chaos, whose Ray is a process of its own and takes a third of that worker's time.
+    """
     from xdist.scheduler import LoadFileScheduling
 
     class Scheduling(LoadFileScheduling):  # type: ignore[misc]
         def _split_scope(self, nodeid: str) -> str:
             file = str(super()._split_scope(nodeid))
-            return "ray" if "pytest.mark.ray" in _text(config.rootpath / file) else file
+            starts_ray = "pytest.mark.ray" in _text(config.rootpath / file)
+            return "ray" if starts_ray and not file.endswith("test_chaos.py") else file
 
     return Scheduling(config, log)
 
