@@ -6,10 +6,11 @@ from jobs.fitting.datasets import DatasetError, Datasets, Item, Snapshot
 from jobs.fitting.gate import Judge, Verdict, decide, new_items
 from jobs.session.terminal import printable
 from model import ImageRejected, Manifest
+from pipeline.contracts.broker import Outgoing
 from pipeline.contracts.cloudevents import Envelope
 from pipeline.contracts.events import MODEL_RELEASED, Release
 from pipeline.errors import BrokerError
-from pipeline.kafka.clients import broker_answers, make_producer
+from pipeline.kafka.clients import publish_one
 from pipeline.kafka.topics import ensure_topics
 from pipeline.settings import Settings
 from pipeline.storage.registry import Alias, Champion, Registry
@@ -146,16 +147,7 @@ def announce(settings: Settings, champion: Champion, replaced: str | None) -> No
     )
     try:
         ensure_topics(settings)  # a fit may come before the first `serve`
-        with broker_answers(settings):
-            producer = make_producer(settings)
-            try:
-                producer.send(
-                    settings.topics.releases,
-                    key=champion.product.encode(),
-                    value=release.model_dump_json().encode(),
-                    headers=list(envelope.headers()),
-                ).get(timeout=10)
-            finally:
-                producer.close(timeout=5)
+        value = release.model_dump_json().encode()
+        publish_one(settings, Outgoing(settings.topics.releases, champion.product.encode(), value, envelope.headers()))
     except BrokerError as error:
         log.warning("the release of %s was not announced: %s", champion.product, error)

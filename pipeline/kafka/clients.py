@@ -2,12 +2,13 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from kafka import KafkaAdminClient, KafkaConsumer, KafkaProducer
 from kafka.errors import InvalidReplicationFactorError, KafkaConnectionError, KafkaError
 
+from pipeline.contracts.broker import Outgoing
 from pipeline.errors import BrokerRefused, BrokerUnavailable, LinewatchError, SettingsError
 from pipeline.kafka.diagnosis import why_unreachable
 from pipeline.kafka.header_names import read_any_name
@@ -22,6 +23,7 @@ from pipeline.settings import Kafka, Settings
 HEADROOM_BYTES = 65_536
 # kafka-python raises AssertionError and RuntimeError too, from a client in a state that forbids the call.
 CLIENT_ERRORS = (KafkaError, AssertionError, RuntimeError, OSError)
+PUBLISH_S = 15
 UNREACHABLE_S = 0.05
 """Between two tries to reach a broker."""
 
@@ -88,6 +90,22 @@ def make_producer(settings: Settings, **options: Any) -> KafkaProducer:
     )
     _keep_requests(producer)
     return producer
+
+
+def publish_one(settings: Settings, message: Outgoing) -> None:
+    """One message by a producer of its own; the broker has it when this returns.
+
+    Raises:
+        BrokerUnavailable: no answer; it may be there, or not.
+    """
+    with broker_answers(settings):
+        producer = make_producer(settings)
+        try:
+            sent = producer.send(message.topic, message.value, message.key, headers=list(message.headers))
+            sent.get(timeout=PUBLISH_S)
+        finally:
+            with suppress(KafkaError):  # what counts is whether the broker has it
+                producer.close(timeout=5)
 
 
 def _keep_requests(producer: KafkaProducer) -> None:

@@ -120,20 +120,7 @@ def build_app(
         Waiting for a server is healthy; ``waiting`` says for which one, and why. So is a line that stands still, which
         no new replica would mend; ``stalled`` says why, since when and in which partition, for any replica of the node.
         """
-        reason, waiting = None, ""
-        try:
-            reason, waiting = trouble(), wait_reason()
-        except ServingError as error:
-            reason = str(error)
-        stalls = [one.told() for one in board.stalls()]
-        told = {
-            "healthy": reason is None,
-            "reason": reason,
-            "waiting": waiting or None,
-            "stalled": stalls[0] if stalls else None,
-            "stalls": stalls,
-        }
-        return JSONResponse(told, 200 if reason is None else 503)
+        return _health(trouble, wait_reason)
 
     @app.get("/metrics/targets")
     def metrics_targets() -> Response:
@@ -142,6 +129,23 @@ def build_app(
         return JSONResponse([{"targets": targets(), "labels": {"__scheme__": scheme}}])
 
     return app
+
+
+def _health(trouble: Callable[[], str | None], wait_reason: Callable[[], str]) -> Response:
+    reason, waiting = None, ""
+    try:
+        reason, waiting = trouble(), wait_reason()
+    except ServingError as error:
+        reason = str(error)
+    stalls = [one.told() for one in board.stalls()]
+    told = {
+        "healthy": reason is None,
+        "reason": reason,
+        "waiting": waiting or None,
+        "stalled": stalls[0] if stalls else None,
+        "stalls": stalls,
+    }
+    return JSONResponse(told, 200 if reason is None else 503)
 
 
 def _feedback(event: str, body: bytes) -> Feedback:

@@ -250,6 +250,10 @@ def test_new_partitions_are_read_too(
         send(settings, [of_event(event, settings) for event in cameras])
         eventually(lambda: following.read == 80)
         eventually(lambda: following.lag == 0)
+    with History(settings) as history:
+        kept = list(events(history, Query()))
+    assert {row["event_id"] for row in kept} >= {event.event_id for event in cameras}
+    assert (len(kept), {row["partition"] for row in kept}) == (80, set(range(5)))
 
 
 def test_without_topics_it_waits_and_says_so(apache: Plant, tmp_path: Path, eventually: Callable[..., None]) -> None:
@@ -259,6 +263,8 @@ def test_without_topics_it_waits_and_says_so(apache: Plant, tmp_path: Path, even
         ensure_topics(settings)
         sent(settings, range(5))
         eventually(lambda: following.read == 5 and following.trouble is None)
+    with History(settings) as history:
+        assert {row["image_id"] for row in events(history, Query())} == {f"image-{n}" for n in range(5)}
 
 
 def test_the_fallback_broker_is_followed_too(tansu: Plant, tmp_path: Path) -> None:
